@@ -1,0 +1,133 @@
+"""The saver under test: ours, each test in a tenant of its own, on a real router process.
+
+Owner of the router processes: the session fixture `router`, one process for each storage.
+`CHECKPOINT_ROUTER_TEST_REFERENCE=memory|sqlite` puts InMemorySaver or AsyncSqliteSaver in its place:
+a way to check the tests, not the product. Tests marked `router_only` are left out then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import os
+import re
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
+
+from .calls import FLAVOURS, Calls, Flavour
+from .peers import DIFFERENCES
+
+REFERENCE = os.environ.get("CHECKPOINT_ROUTER_TEST_REFERENCE", "")
+STORAGES = (REFERENCE,) if REFERENCE else ("memory", "sqlite")
+
+MakeSaver = Callable[..., BaseCheckpointSaver[Any]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers this directory's marker, so that a misspelt one is an error."""
+    config.addinivalue_line("markers", "router_only: asks for what only a router has")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With a peer in our place: leaves out what it cannot have, and expects what it is known for."""
+    if not REFERENCE:
+        return
+    for item in items:
+        if item.path.parent != Path(__file__).parent:
+            continue
+        if item.get_closest_marker("router_only"):
+            item.add_marker(pytest.mark.skip(reason="only a router has this"))
+        for pattern, (peers, reason) in DIFFERENCES.items():
+            if REFERENCE in peers and re.search(pattern, item.name):
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+@pytest.fixture(scope="session", params=STORAGES)
+def storage(request: pytest.FixtureRequest) -> str:
+    """The name of the storage under the router (or of the peer in its place)."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def router(storage: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A running router process on that storage; None while a peer stands in its place."""
+    if REFERENCE:
+        yield None
+        return
+    from checkpoint_router.testing import running_router
+
+    directory = tmp_path_factory.mktemp("router")
+    address = f"sqlite:{directory}" if storage == "sqlite" else "memory:"
+    with running_router(storage=address) as running:
+        yield running
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant that nobody used before: an empty saver."""
+    return f"test-{uuid.uuid4().hex}"
+
+
+@pytest_asyncio.fixture
+async def make_saver(router: Any, tenant: str, tmp_path: Any) -> AsyncIterator[MakeSaver]:
+    """Makes savers over one and the same data: what several agent processes would hold."""
+    async with contextlib.AsyncExitStack() as stack:
+        if REFERENCE == "memory":
+            shared = InMemorySaver()
+            yield lambda **_: copy.copy(shared)
+        elif REFERENCE == "sqlite":
+            import aiosqlite
+            from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+            # One connection: a peer's saver is bound to the loop and locks the whole file.
+            conn = await stack.enter_async_context(aiosqlite.connect(str(tmp_path / "peer.db")))
+            peer = AsyncSqliteSaver(conn)
+            await peer.setup()
+            yield lambda **_: copy.copy(peer)
+        else:
+            from checkpoint_router import RouterSaver
+
+            def make(**options: Any) -> BaseCheckpointSaver[Any]:
+                saver = RouterSaver(router.target, **{"tenant": tenant, **options})
+                stack.push_async_callback(_close, saver)
+                return saver
+
+            yield make
+
+
+async def _close(saver: Any) -> None:
+    await saver.aclose()
+    await asyncio.to_thread(saver.close)
+
+
+@pytest_asyncio.fixture
+async def saver(make_saver: MakeSaver) -> BaseCheckpointSaver[Any]:
+    """A saver over an empty tenant."""
+    return make_saver()
+
+
+@pytest.fixture(params=FLAVOURS)
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    """Which half of the saver a test calls; every behaviour is tested for both."""
+    chosen: Flavour = request.param
+    return chosen
+
+
+@pytest.fixture
+def calls(saver: BaseCheckpointSaver[Any], flavour: Flavour) -> Calls:
+    """The saver under test, called through one of its halves."""
+    return Calls(saver, flavour)
+
+
+@pytest.fixture
+def another(make_saver: MakeSaver, flavour: Flavour) -> Callable[..., Calls]:
+    """Makes further savers over the same data: other processes, as far as a saver can tell."""
+    return lambda **options: Calls(make_saver(**options), flavour)
