@@ -1,0 +1,238 @@
+"""Questions and answers between the engine and whoever asks it: values without any transport."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from checkpoint_router.core.clock import Ranges
+from checkpoint_router.core.conflicts import Conflict
+from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey
+from checkpoint_router.core.records import (
+    Checkpoint,
+    Content,
+    MetadataEntry,
+    Typed,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBlob:
+    """A value on its way to storage."""
+
+    hash: bytes
+    value: Typed
+    continues: bytes | None = None
+    """The value that this one is believed to continue: a hint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadClock:
+    """Where a thread stands."""
+
+    gen: int
+    """The live generation, counting from 1."""
+    hlc: int
+    term: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What a call of a run knows."""
+
+    token: bytes
+    segment: SegmentId | None = None
+    acknowledged: Ranges = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutAnswer:
+    """Stored and durable, or (missing is not empty) nothing was written."""
+
+    missing: tuple[bytes, ...]
+    clock: ThreadClock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingWrite:
+    """One row of the folded pending writes of a checkpoint."""
+
+    task_id: str
+    task_path: str
+    idx: int
+    channel: str
+    content: Content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointTuple:
+    """A checkpoint with everything resolved but its blobs."""
+
+    ns: str
+    checkpoint_id: str
+    checkpoint: Checkpoint
+    pending_writes: tuple[PendingWrite, ...]
+    token: bytes
+    hlc: int
+    event: EventId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadAnswer:
+    """One read."""
+
+    tuple: CheckpointTuple | None
+    blobs: tuple[tuple[bytes, Typed], ...]
+    """Of the tuple, each once, as far as they fit beside it."""
+    clock: ThreadClock
+    token: bytes
+    """Of the read, also where there was nothing to show."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataFilter:
+    """The key is present and its JSON value matches."""
+
+    key: str
+    json: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListQuery:
+    """What to list."""
+
+    tenant: str
+    thread: str | None
+    ns: str | None
+    checkpoint_id: str | None
+    before: str | None
+    filters: tuple[MetadataFilter, ...] = ()
+    limit: int | None = None
+    cursor: bytes = b""
+    session: Session | None = None
+    losers: bool = False
+    with_blobs: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One listed checkpoint."""
+
+    thread: str
+    tuple: CheckpointTuple
+    clock: ThreadClock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page of a listing; `cursor` is empty at the end."""
+
+    listed: tuple[Listed, ...]
+    blobs: tuple[tuple[bytes, Typed], ...]
+    cursor: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaHistory:
+    """What one delta channel is rebuilt from."""
+
+    channel: str
+    writes: tuple[PendingWrite, ...]
+    """Oldest first."""
+    seed: Content | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaAnswer:
+    """One history for each channel."""
+
+    channels: tuple[DeltaHistory, ...]
+    blobs: tuple[tuple[bytes, Typed], ...]
+
+
+class PruneStrategy(Enum):
+    """What prune leaves."""
+
+    KEEP_LATEST = "keep_latest"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """What a prune or a delete over many threads removed."""
+
+    threads: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadSummary:
+    """One line of a list of threads."""
+
+    thread: ThreadKey
+    gen: int
+    checkpoints: int
+    events: int
+    open_conflicts: int
+    head: str | None
+    updated_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteSummary:
+    """A pending write without its value."""
+
+    task_id: str
+    task_path: str
+    channel: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One checkpoint of a thread's tree."""
+
+    ns: str
+    checkpoint_id: str
+    parent_id: str | None
+    metadata: tuple[MetadataEntry, ...]
+    record_bytes: int
+    value_bytes: int
+    new_bytes: int
+    writes: tuple[WriteSummary, ...]
+    hlc: int
+    head: bool
+    on_winner: bool
+    loser: bool
+    segment: SegmentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A thread as it can be drawn."""
+
+    nodes: tuple[Node, ...]
+    """By checkpoint id, ascending."""
+    orphans: tuple[WriteSummary, ...]
+    clock: ThreadClock
+    open_conflicts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadConflicts:
+    """A thread's conflict records."""
+
+    conflicts: tuple[Conflict, ...]
+    clock: ThreadClock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterFacts:
+    """What a router is and what its storage promises."""
+
+    version: str
+    actor: int
+    storage: str
+    promises: tuple[str, ...]
+    alarms: tuple[str, ...]
+    epoch: int
+    facts: tuple[tuple[str, str], ...]

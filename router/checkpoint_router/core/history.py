@@ -1,0 +1,297 @@
+"""The causal history of one generation of one thread, as a pure function of its set of events.
+
+Owner: whoever holds the `History`; storages keep the entries that it is rebuilt from. Nothing
+here depends on the order in which concurrent events arrived, only on which events there are.
+
+Sets of events are integers with one bit per known event, so that "has T seen all of S" is one
+`and` over a few machine words however long the thread is. `past(T)` is what the run of T really
+saw; `closed(T)` adds the calls that T, or a segment in its past, gave up. For S other than T,
+`tail(S|T)` = events of S outside `closed(T)`; T supersedes S if it is empty; S and T are
+concurrent if neither tail is. Tips are the segments that none supersedes. The lineage of T is
+the lineage of its base within its past, then its own events by index.
+"""
+
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from checkpoint_router.core.clock import Frontier, Ranges, indices, ranges_of
+from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey
+from checkpoint_router.core.records import Entry, Header, Kind
+from checkpoint_router.core.token import Base, ReadToken, parse
+
+CheckpointName = tuple[str, str]
+"""(namespace, checkpoint id)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Segment:
+    """The events that one process wrote from one read."""
+
+    id: SegmentId
+    header: Header
+    token: ReadToken
+    depth: int
+    """Segments below this one on its lineage: (depth, index) is the order of a lineage."""
+    base_lineage: int
+    past: int
+    closed: int
+    mask: int = 0
+    events: dict[int, int] = field(default_factory=dict)
+    """Index to bit position."""
+    last_index: int = 0
+    checkpoints: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """Namespace to (index, position) of the checkpoints there, ascending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """An ordered set of events: those of `tip`, before them those of its base, and so on."""
+
+    tip: SegmentId | None
+    mask: int
+
+
+EMPTY_LINEAGE = Lineage(tip=None, mask=0)
+
+
+def bits(mask: int) -> Iterator[int]:
+    """The positions set in `mask`, ascending."""
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low
+
+
+class History:
+    """All that is known of one generation of a thread. Mutated only by `apply` and `erase`."""
+
+    def __init__(self, thread: ThreadKey, gen: int) -> None:
+        self.thread = thread
+        self.gen = gen
+        self.hlc = 0
+        """Above no event: the greatest stamp of any."""
+        self.term = 0
+        self.entries: list[Entry] = []
+        self.segments: dict[SegmentId, Segment] = {}
+        self.tips: set[SegmentId] = set()
+        self.erased = 0
+        self.all = 0
+        self.concurrent: set[tuple[SegmentId, SegmentId]] = set()
+        """Pairs (smaller id first). Tails only grow, so a pair never leaves."""
+        self.checkpoints: dict[CheckpointName, int] = {}
+        self.writes: dict[CheckpointName, int] = {}
+        self.children: dict[CheckpointName, int] = {}
+        self.by_ns: dict[str, int] = {}
+        self.names: list[tuple[str, str]] = []
+        """(checkpoint id, namespace) of every checkpoint, ascending."""
+        self._frontier: set[SegmentId] = set()
+        self._givers: list[SegmentId] = []
+        self._given_by: dict[EventId, list[SegmentId]] = defaultdict(list)
+
+    # What is known ---------------------------------------------------------------------------
+
+    def entry(self, event: EventId) -> Entry | None:
+        """The entry of `event`, if it is known here."""
+        segment = self.segments.get(event.segment)
+        position = None if segment is None else segment.events.get(event.index)
+        return None if position is None else self.entries[position]
+
+    def missing(self, segment: SegmentId, ranges: Ranges) -> tuple[EventId, ...]:
+        """Which of these events are not known here."""
+        known = self.segments.get(segment)
+        have = known.events if known is not None else {}
+        return tuple(EventId(segment, i) for i in indices(ranges) if i not in have)
+
+    def frontier(self) -> Frontier:
+        """All known events, as the segments that do not lie wholly in another's past."""
+        return tuple(
+            (s, ranges_of(self.segments[s].events)) for s in sorted(self._frontier)
+        )
+
+    def position(self, event: EventId) -> int:
+        """The bit of a known event. KeyError if it is not known."""
+        return self.segments[event.segment].events[event.index]
+
+    def order(self, position: int) -> tuple[int, int]:
+        """Sort key of an event among those of one lineage."""
+        event = self.entries[position].id
+        return self.segments[event.segment].depth, event.index
+
+    # Taking events in ------------------------------------------------------------------------
+
+    def apply(self, entry: Entry) -> None:
+        """Takes in an event that `accept` let pass. A second copy changes nothing."""
+        segment = self.segments.get(entry.id.segment)
+        if segment is not None and entry.id.index in segment.events:
+            return
+        if segment is None:
+            if entry.header is None:
+                raise KeyError(f"event {entry.id} came before the header of its segment")
+            segment = self._open(entry.id.segment, entry.header)
+        position = len(self.entries)
+        bit = 1 << position
+        self.entries.append(entry)
+        self.all |= bit
+        segment.mask |= bit
+        segment.events[entry.id.index] = position
+        segment.last_index = max(segment.last_index, entry.id.index)
+        self.hlc = max(self.hlc, entry.hlc)
+        self.term = max(self.term, entry.term)
+        if entry.erased:
+            self.erased |= bit
+        self._index(entry, segment, position)
+        for giver in self._given_by.get(entry.id, ()):
+            self.segments[giver].closed |= bit
+        self._update_tips(segment, entry.id)
+        self._note_concurrency(segment)
+
+    def erase(self, events: Iterable[EventId]) -> None:
+        """Marks events as pruned. They stay known, so nothing that names them is held up."""
+        for event in events:
+            self.erased |= 1 << self.position(event)
+
+    def _open(self, id: SegmentId, header: Header) -> Segment:
+        token = parse(header.token)
+        past = self._past(token)
+        given = set(header.gives_up)
+        for giver in self._givers:
+            if self.segments[giver].mask & past:
+                given.update(self.segments[giver].header.gives_up)
+        closed = past
+        for event in given:
+            if self.entry(event) is not None:
+                closed |= 1 << self.position(event)
+            else:
+                self._given_by[event].append(id)
+        if header.gives_up:
+            self._givers.append(id)
+        base = token.base
+        segment = Segment(
+            id=id,
+            header=header,
+            token=token,
+            depth=0 if base is None else self.segments[base.segment].depth + 1,
+            base_lineage=self._within(base, past),
+            past=past,
+            closed=closed,
+        )
+        self.segments[id] = segment
+        covered = {s for s in self._frontier if not self.segments[s].mask & ~past}
+        self._frontier = (self._frontier - covered) | {id}
+        return segment
+
+    def _past(self, token: ReadToken) -> int:
+        """The events that `token` names, and the pasts of their segments."""
+        past = 0
+        for seen, ranges in token.seen:
+            known = self.segments[seen]
+            past |= known.past
+            if ranges == ((1, len(known.events)),) and known.last_index == len(known.events):
+                past |= known.mask
+            else:
+                for index in indices(ranges):
+                    past |= 1 << known.events[index]
+        return past
+
+    def _within(self, base: Base | None, past: int) -> int:
+        """The lineage of `base` within `past`."""
+        if base is None:
+            return 0
+        v = self.segments[base.segment]
+        lineage = (v.base_lineage | v.mask) & past
+        if base.cut is None:
+            return lineage
+        cut = self.entry(base.cut)
+        assert cut is not None, "a base is in the past of its segment"
+        limit = self.order(self.position(base.cut))
+        # What was written on that checkpoint belongs to it, wherever it stands on the lineage.
+        kept = lineage & self.writes.get((cut.ns, cut.checkpoint_id), 0)
+        for position in bits(lineage):
+            if self.order(position) <= limit:
+                kept |= 1 << position
+        return kept
+
+    def _index(self, entry: Entry, segment: Segment, position: int) -> None:
+        name = (entry.ns, entry.checkpoint_id)
+        bit = 1 << position
+        if entry.kind is Kind.WRITES:
+            self.writes[name] = self.writes.get(name, 0) | bit
+            return
+        if name not in self.checkpoints:
+            insort(self.names, (entry.checkpoint_id, entry.ns))
+        self.checkpoints[name] = self.checkpoints.get(name, 0) | bit
+        self.by_ns[entry.ns] = self.by_ns.get(entry.ns, 0) | bit
+        if entry.parent_id and entry.parent_id != entry.checkpoint_id:
+            parent = (entry.ns, entry.parent_id)
+            self.children[parent] = self.children.get(parent, 0) | bit
+        insort(segment.checkpoints.setdefault(entry.ns, []), (entry.id.index, position))
+
+    def _update_tips(self, segment: Segment, event: EventId) -> None:
+        """After `event`: only the tails of its segment can have grown."""
+        if len(segment.events) == 1:
+            self.tips = {s for s in self.tips if not self.supersedes(segment.id, s)}
+        # Who has a newer event in its closed set can only have given it up.
+        if any(self.supersedes(s, segment.id) for s in self._given_by.get(event, ())):
+            self.tips.discard(segment.id)
+        else:
+            self.tips.add(segment.id)
+
+    def _note_concurrency(self, segment: Segment) -> None:
+        unseen = self.all & ~segment.closed & ~segment.mask
+        while unseen:
+            first = (unseen & -unseen).bit_length() - 1
+            other = self.segments[self.entries[first].id.segment]
+            unseen &= ~other.mask
+            if segment.mask & ~other.closed:
+                one, two = sorted((segment.id, other.id))
+                self.concurrent.add((one, two))
+
+    # What follows ----------------------------------------------------------------------------
+
+    def tail(self, of: SegmentId, given: SegmentId) -> int:
+        """Events of one segment that another neither saw nor closed."""
+        return self.segments[of].mask & ~self.segments[given].closed
+
+    def supersedes(self, one: SegmentId, other: SegmentId) -> bool:
+        """Whether `one` knew, or gave up, all of `other`."""
+        return one != other and not self.tail(other, one)
+
+    def rank(self, segment: SegmentId) -> tuple[int, int, bytes]:
+        """Among concurrent tips the greatest wins: last writer by term, HLC, then segment id."""
+        s = self.segments[segment]
+        last = self.entries[s.events[s.last_index]]
+        return last.term, last.hlc, segment
+
+    def winner(self) -> SegmentId | None:
+        """The tip whose lineage is what readers see; None in an empty thread."""
+        if len(self.tips) == 1:
+            (only,) = self.tips
+            return only
+        return max(self.tips, key=self.rank) if self.tips else None
+
+    def lineage(self, segment: SegmentId | None) -> Lineage:
+        """The lineage of a known segment; empty for None."""
+        if segment is None:
+            return EMPTY_LINEAGE
+        s = self.segments[segment]
+        return Lineage(tip=segment, mask=s.base_lineage | s.mask)
+
+    def lineage_from(self, token: ReadToken, own: SegmentId | None) -> Lineage:
+        """What a run that read `token` and writes segment `own` has in its past: its base within
+        what it saw, plus its own events."""
+        if own is not None and own in self.segments:
+            return self.lineage(own)
+        if token.base is None:
+            return EMPTY_LINEAGE
+        mask = self._within(token.base, self._past(token))
+        return Lineage(tip=token.base.segment, mask=mask)
+
+    def chain(self, lineage: Lineage) -> Iterator[Segment]:
+        """The segments of a lineage, newest first."""
+        at = lineage.tip
+        while at is not None:
+            segment = self.segments[at]
+            yield segment
+            at = None if segment.token.base is None else segment.token.base.segment

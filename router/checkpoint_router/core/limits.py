@@ -1,0 +1,141 @@
+"""Every limit of the system, with its reason.
+
+Owner: this file. A limit that only one side checks is no limit: the client refuses early, with
+the caller's names in the message, and the router refuses again because it trusts no client.
+"""
+
+from typing import Final
+
+KIB: Final = 1024
+"""Bytes in a kibibyte; larger units are multiples of it."""
+
+MIB: Final = 1024 * KIB
+"""Bytes in a mebibyte."""
+
+ID_BYTES_MAX: Final = 1024
+"""UTF-8 bytes of a thread, namespace, checkpoint, task or channel name. Larger: index rows stop
+being small. Smaller: deeply nested namespaces (`node:task|node:task|…`) would not fit."""
+
+TENANT_BYTES_MAX: Final = 128
+"""UTF-8 bytes of a tenant name. It is part of every key."""
+
+TASK_PATH_BYTES_MAX: Final = 4 * KIB
+"""UTF-8 bytes of a task path, which grows with nesting."""
+
+INLINE_BYTES_MAX: Final = 4 * KIB
+"""A value up to this size may stand in its record instead of in a blob. Larger: a read of the
+record pays for values that it does not want. Smaller: each trifle costs a row."""
+
+BLOB_BYTES_MAX: Final = 16 * MIB
+"""One value. Larger: one call holds up the others of its link, and an engine that copies values
+blocks everybody. Smaller: documents kept in a state would not fit."""
+
+BODY_BYTES_MAX: Final = 2 * MIB
+"""A checkpoint without its channel values and versions (mostly `versions_seen`)."""
+
+METADATA_BYTES_MAX: Final = 1 * MIB
+"""All metadata of one checkpoint. It is read by every filtered listing."""
+
+MANIFEST_ENTRIES_MAX: Final = 10_000
+"""Channels of one checkpoint."""
+
+WRITE_ROWS_MAX: Final = 10_000
+"""Rows of one `put_writes` call."""
+
+INLINE_BLOBS_BYTES_MAX: Final = 4 * MIB
+"""Blobs that ride in one put or one answer. The rest goes before it, or is fetched after it, in
+calls of their own, so that no message needs more than one blob and this."""
+
+MESSAGE_BYTES_MAX: Final = 24 * MIB
+"""One gRPC message, either way."""
+
+PAGE_TUPLES_MAX: Final = 100
+"""Tuples of one page of a listing. A client asks again for the rest."""
+
+IDS_PER_CALL_MAX: Final = 10_000
+"""Thread or run ids in one call of `prune` or `delete_for_runs`."""
+
+BLOBS_PER_CALL_MAX: Final = 20_000
+"""Blob hashes in one call."""
+
+FRONTIER_ENTRIES_MAX: Final = 256
+"""Segments that a read may name as seen. One in sequential use, up to eight under heavy
+concurrency; beyond the limit the reader reads again."""
+
+RANGES_MAX: Final = 64
+"""Index ranges per segment, in `seen` and in `after`."""
+
+GIVEN_UP_MAX: Final = 256
+"""Calls that one header may give up."""
+
+TOKEN_BYTES_MAX: Final = 512 * KIB
+"""The read part of a causal token, at the limits above."""
+
+INDEX_MAX: Final = 2**32
+"""Events of one segment. A run makes thousands at the most."""
+
+HLC_DRIFT_MS_MAX: Final = 500
+"""How far a client's stamp may be ahead of the thread's clock before its call waits. Larger: one
+bad clock drags a thread into the future. Smaller: healthy hosts wait for each other."""
+
+DEADLINE_SECONDS_DEFAULT: Final = 30.0
+"""How long a saver's call tries, reconnecting as often as it must."""
+
+DEADLINE_SECONDS_MAX: Final = 600.0
+"""How long a router works on one call at the most, whatever the client asked."""
+
+STALE_WAIT_SECONDS_MAX: Final = 1.0
+"""How long a call waits for events that it names and the router does not know yet."""
+
+CALLS_PER_STREAM_MAX: Final = 256
+"""Calls of one stream under way at once; beyond it the router stops reading the stream, and the
+transport's flow control slows the client down."""
+
+STREAMS_PER_TENANT_MAX: Final = 1024
+"""Streams that one tenant may hold open. Each costs a few kilobytes."""
+
+STREAMS_MAX: Final = 8192
+"""Streams that one router holds open in all."""
+
+BYTES_IN_FLIGHT_MAX: Final = 256 * MIB
+"""Request bytes a router works on at once; beyond it a call is refused with a hint to retry."""
+
+FRAME_CALLS_MAX: Final = 64
+"""Calls that ride in one frame of a stream."""
+
+FRAME_BYTES_MAX: Final = 2 * MIB
+"""A frame is closed when it is larger than this; one larger call rides alone."""
+
+GROUP_PUTS_MAX: Final = 32
+"""Puts that share one storage transaction."""
+
+GROUP_BYTES_MAX: Final = 1 * MIB
+"""Bytes that share one storage transaction."""
+
+HISTORY_EVENTS_MAX: Final = 60_000
+"""Events whose index entries a router keeps in memory, over all threads (about 1 KB each).
+Threads that were not used lately are dropped and read again when they are."""
+
+COUNTERS_MAX: Final = 100_000
+"""Threads whose dot counters an actor remembers before it is closed for a new one."""
+
+SESSIONS_MAX: Final = 10_000
+"""Tokens that a saver remembers. Losing one costs a read."""
+
+SLOTS: Final = 4096
+"""Units of placement. A power of two, so that a slot is a few bits of a hash."""
+
+LOG_BYTES_MIN: Final = 1 * KIB
+"""A value smaller than this is stored whole; it is not worth an append log."""
+
+LOG_BYTES_MAX: Final = 16 * MIB
+"""An append log; a value that would outgrow it starts another."""
+
+LOG_SEGMENTS_MAX: Final = 16
+"""Segment rows of a log that may gather before they are merged into one."""
+
+assert INLINE_BYTES_MAX < LOG_BYTES_MAX
+assert BLOB_BYTES_MAX + INLINE_BLOBS_BYTES_MAX + BODY_BYTES_MAX + METADATA_BYTES_MAX < MESSAGE_BYTES_MAX
+assert FRAME_BYTES_MAX <= MESSAGE_BYTES_MAX
+assert LOG_BYTES_MAX >= BLOB_BYTES_MAX
+assert SLOTS & (SLOTS - 1) == 0

@@ -1,0 +1,121 @@
+"""The read part of a causal token: what a read saw, in bytes that only a router can make.
+
+A token carries a MAC under a key that all routers of a system share (they keep it in their
+storages), so a client can neither claim to have seen what it has not, nor use another thread's.
+Routers never decide base, seen, generation or stamps of an event: they take them from here.
+"""
+
+import hmac
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+import ormsgpack
+
+from checkpoint_router.core import limits
+from checkpoint_router.core.clock import Frontier, checked_frontier
+from checkpoint_router.core.errors import TokenInvalid
+from checkpoint_router.core.ids import EventId, SegmentId, checked_segment
+
+VERSION: Final = 1
+MAC_BYTES: Final = 16
+KEY_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """What a segment continues."""
+
+    segment: SegmentId
+    """The winner when the run read, or for a read by id the segment whose lineage has it."""
+    cut: EventId | None = None
+    """For a read by id: the checkpoint at which that lineage is cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadToken:
+    """What a region showed when a run read."""
+
+    thread: bytes
+    """`digests.thread_hash` of the thread."""
+    gen: int
+    base: Base | None
+    """None where the thread was empty."""
+    seen: Frontier
+    hlc: int
+    """Above every event of the thread at that time."""
+    term: int
+    epoch: int
+    """Of the slot table that the router used."""
+
+
+def seal(token: ReadToken, key: bytes) -> bytes:
+    """`token` as bytes with their MAC."""
+    base = token.base
+    packed = ormsgpack.packb(
+        (
+            VERSION,
+            token.thread,
+            token.gen,
+            None
+            if base is None
+            else (
+                base.segment,
+                None if base.cut is None else (base.cut.segment, base.cut.index),
+            ),
+            token.seen,
+            token.hlc,
+            token.term,
+            token.epoch,
+        )
+    )
+    return _mac(packed, key) + packed
+
+
+def unseal(sealed: bytes, key: bytes) -> ReadToken:
+    """The token in `sealed`. Raises TokenInvalid if no router of this system made it."""
+    if len(sealed) > limits.TOKEN_BYTES_MAX:
+        raise TokenInvalid(
+            f"the causal token has {len(sealed)} bytes; the limit is {limits.TOKEN_BYTES_MAX}. "
+            f"Read the thread again."
+        )
+    mac, packed = sealed[:MAC_BYTES], sealed[MAC_BYTES:]
+    if not hmac.compare_digest(mac, _mac(packed, key)):
+        raise TokenInvalid(
+            "the causal token was not made by this system, or was changed on its way. "
+            "Nothing was written. Start the run again from a fresh read."
+        )
+    return parse(sealed)
+
+
+def parse(sealed: bytes) -> ReadToken:
+    """The token in `sealed`, unverified: for bytes that come from our own storage."""
+    try:
+        version, thread, gen, base, seen, hlc, term, epoch = ormsgpack.unpackb(sealed[MAC_BYTES:])
+        if version != VERSION:
+            raise TokenInvalid(
+                f"the causal token has version {version}; this router knows {VERSION}. "
+                f"Upgrade the older side, then start the run again."
+            )
+        return ReadToken(
+            thread=thread,
+            gen=gen,
+            base=None if base is None else _base(*base),
+            seen=checked_frontier(seen),
+            hlc=hlc,
+            term=term,
+            epoch=epoch,
+        )
+    except (ormsgpack.MsgpackDecodeError, ValueError, TypeError) as e:
+        raise TokenInvalid(f"the causal token cannot be read: {e}") from None
+
+
+def _base(segment: bytes, cut: tuple[bytes, int] | None) -> Base:
+    return Base(
+        segment=checked_segment(segment),
+        cut=None if cut is None else EventId(checked_segment(cut[0]), cut[1]),
+    )
+
+
+def _mac(packed: bytes, key: bytes) -> bytes:
+    return blake2b(packed, key=key, digest_size=MAC_BYTES).digest()

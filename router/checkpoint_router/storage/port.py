@@ -1,0 +1,200 @@
+"""The storage port: what the engine asks of any engine below it, with each verb's promise.
+
+Owner of the truth: the storage. Whatever a router keeps in memory is a copy, except the dot
+counters of its own actor. "Durable" means what `Facts.promise` says of this storage; nothing is
+acknowledged before its verb returned. Verbs raise `Unavailable` where the outcome is unknown or
+nothing happened for a passing cause (full disk, lost connection), `DataLoss` naming thread and
+record where stored bytes are gone or fail their checksum, and touch no other thread by failing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from checkpoint_router.core.answers import NewBlob
+from checkpoint_router.core.clock import Ranges
+from checkpoint_router.core.ids import Dot, EventId, SegmentId, ThreadKey
+from checkpoint_router.core.records import Entry, Typed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadImage:
+    """One thread's index as the storage has it."""
+
+    gen: int
+    """The live generation: 1 for a thread that was never deleted, also if nothing is stored."""
+    entries: tuple[Entry, ...]
+    """Of the live generation, in the order in which they were stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """One event with all that must become durable in the same transaction."""
+
+    thread: ThreadKey
+    gen: int
+    entry: Entry
+    packed: bytes
+    """Canonical bytes (`records.pack_event`)."""
+    needs: tuple[tuple[SegmentId, Ranges], ...]
+    """Events that must be stored before this one may be."""
+    names: tuple[bytes, ...]
+    """Every blob that the event names."""
+    blobs: tuple[NewBlob, ...]
+    """Those that were sent with it, hashes verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Durable. `dot` is the place in this actor's log of the thread."""
+
+    dot: Dot
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The event is stored already, with this digest. Nothing was written."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MissingBlobs:
+    """Blobs that the event names are neither stored nor sent. Nothing was written."""
+
+    hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MissingEvents:
+    """Events that it needs are not stored. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherGeneration:
+    """The thread is at another generation. Nothing was written."""
+
+    current: int
+
+
+Appended = Stored | Duplicate | MissingBlobs | MissingEvents | OtherGeneration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erase:
+    """Removes exactly these events of one generation, by identity, once."""
+
+    thread: ThreadKey
+    gen: int
+    operation: bytes
+    """16 bytes (`digests.operation_id`): a repeat finds it and changes nothing."""
+    events: tuple[EventId, ...]
+    blobs: tuple[bytes, ...]
+    """Blobs that no remaining event names, as far as the caller saw."""
+    stored: int
+    """Events of the generation that the caller saw. With more than these stored now, nothing is
+    erased: a put may have come to name one of the blobs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What an operator should know."""
+
+    url: str
+    """Without credentials."""
+    promise: str
+    """One sentence: what an acknowledged write survives."""
+    alarms: tuple[str, ...] = ()
+    """What is wrong, if anything, and what to do about it."""
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+class Storage(Protocol):
+    """One shard."""
+
+    async def open(self) -> None:
+        """Takes the storage, migrates an older schema, draws a new actor.
+
+        Raises StorageInUse if another process holds it, Refused for a newer schema.
+        """
+
+    async def close(self) -> None:
+        """Ends what is under way, durably, and releases the storage. Idempotent."""
+
+    @property
+    def actor(self) -> int:
+        """63 random bits of this process, recorded in the storage, never used again."""
+
+    async def facts(self) -> Facts:
+        """Read from the engine itself, not from settings."""
+
+    async def system_key(self) -> bytes:
+        """32 random bytes shared by all routers of the system; made at the first start. Durable."""
+
+    async def image(self, thread: ThreadKey) -> ThreadImage:
+        """The thread's index: every event that was acknowledged before the call, in one snapshot."""
+
+    async def append(self, append: Append) -> Appended:
+        """Stores one event, its blobs and its log row in one transaction, all or nothing.
+
+        In that transaction: the generation is current, the event is new, `needs` and `names` are
+        stored or sent, and the dot is the actor's next in this thread and generation. Durable on
+        `Stored`. After Unavailable the outcome is unknown and the same append may be repeated:
+        it never makes a second event or a second dot.
+        """
+
+    async def put_blobs(self, thread: ThreadKey, gen: int, blobs: Sequence[NewBlob]) -> bool:
+        """Stores blobs without an event. Durable on True; False: another generation, nothing
+        written."""
+
+    async def missing_blobs(
+        self, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
+    ) -> tuple[bytes, ...]:
+        """Those of `hashes` that are not stored, in their order."""
+
+    async def events(
+        self, thread: ThreadKey, gen: int, ids: Sequence[EventId]
+    ) -> Mapping[EventId, bytes]:
+        """Canonical bytes by id, checksums verified. An id that was erased, or whose generation
+        has ended, is absent; one whose bytes are broken raises DataLoss."""
+
+    async def blobs(
+        self, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
+    ) -> Mapping[bytes, Typed]:
+        """Values by hash, rebuilt and verified against their hash. Absent and broken as above."""
+
+    async def blob_sizes(
+        self, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
+    ) -> Mapping[bytes, int]:
+        """Bytes of each value, without reading it."""
+
+    async def delete(self, thread: ThreadKey, gen: int) -> int:
+        """Ends generation `gen`: the live one becomes at least `gen + 1`, and everything of
+        earlier ones is erased. Returns the live generation. Durable, idempotent; later appends
+        of ended generations find `OtherGeneration`. Works on unknown threads too."""
+
+    async def erase(self, erase: Erase) -> bool:
+        """Prunes. False: the thread changed since the caller looked; nothing was done. True: done,
+        now or by an earlier call with the same operation. The entries stay, marked as erased."""
+
+    async def erased(self, thread: ThreadKey, operation: bytes) -> bool:
+        """Whether that operation was done. Durable answer."""
+
+    async def threads(self, tenant: str, after: str, limit: int) -> Sequence[str]:
+        """Ids greater than `after` of threads with stored events, in text order."""
+
+    async def slot_threads(
+        self, slot: int, after: tuple[int, str, str] | None, limit: int
+    ) -> Sequence[tuple[int, ThreadKey]]:
+        """(leaf, thread) of a slot by (leaf, tenant, thread), after a cursor of that shape, which
+        stays valid over restarts. Names every thread with an acknowledged event; may name empty
+        ones."""
+
+    async def newest(
+        self, tenant: str, before: tuple[str, str] | None, limit: int
+    ) -> Sequence[tuple[str, str]]:
+        """(checkpoint id, thread id) of stored checkpoints over all threads of a tenant, greatest
+        first, below `before`, duplicates folded. Erased ones are not named."""
+
+    async def threads_of_runs(self, tenant: str, runs: Sequence[str]) -> Sequence[str]:
+        """Ids of threads with a stored checkpoint whose metadata names one of the runs."""
