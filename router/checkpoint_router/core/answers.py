@@ -42,6 +42,9 @@ class Session:
     token: bytes
     segment: SegmentId | None = None
     acknowledged: Ranges = ()
+    inside: bool = True
+    """True: the call is inside that run and is answered from its own lineage. False: the answer
+    is the winner's, but must rest on all that the token names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,15 @@ class OtherGeneration:
     current: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blobs:
+    """Values that were read."""
+
+    found: Mapping[bytes, Typed]
+    rest: tuple[bytes, ...]
+    """Asked for and stored, but beyond the budget. What is neither here nor found is absent."""
+
+
 Appended = Stored | Duplicate | MissingBlobs | MissingEvents | OtherGeneration
 
 
@@ -159,9 +168,10 @@ class Storage(Protocol):
         has ended, is absent; one whose bytes are broken raises DataLoss."""
 
     async def blobs(
-        self, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
-    ) -> Mapping[bytes, Typed]:
-        """Values by hash, rebuilt and verified against their hash. Absent and broken as above."""
+        self, thread: ThreadKey, gen: int, hashes: Sequence[bytes], budget_bytes: int
+    ) -> Blobs:
+        """Values by hash, rebuilt and verified against their hash, in the order asked until
+        `budget_bytes` are used up (the first one always). A broken one raises DataLoss."""
 
     async def blob_sizes(
         self, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
