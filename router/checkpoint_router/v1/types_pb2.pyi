@@ -461,9 +461,14 @@ class Session(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     SEGMENT_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    INSIDE_FIELD_NUMBER: _builtins.int
     token: _builtins.bytes
     segment: _builtins.bytes
     """The run's own segment, if it wrote already."""
+    inside: _builtins.bool
+    """The call is inside that run: answer from its own lineage. Else answer with the winner, but
+    only where all that the token names is known.
+    """
     @_builtins.property
     def acknowledged(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexRange]: ...
     def __init__(
@@ -472,10 +477,11 @@ class Session(_message.Message):
         token: _builtins.bytes = ...,
         segment: _builtins.bytes = ...,
         acknowledged: _abc.Iterable[Global___IndexRange] | None = ...,
+        inside: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "segment", b"segment", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "inside", b"inside", "segment", b"segment", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
