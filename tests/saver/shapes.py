@@ -23,7 +23,9 @@ def cid(number: int) -> str:
     return f"{number:08x}-0000-6000-8000-00000000{number & 0xFFFF:04x}"
 
 
-def conf(thread: Any = "t", ns: str | None = "", checkpoint_id: str | None = None) -> dict[str, Any]:
+def conf(
+    thread: Any = "t", ns: str | None = "", checkpoint_id: str | None = None
+) -> dict[str, Any]:
     """A config with the three keys of the contract, and no id where none is given."""
     configurable: dict[str, Any] = {"thread_id": thread, "checkpoint_ns": ns}
     if checkpoint_id is not None:

@@ -109,7 +109,9 @@ async def test_all_eight_capabilities_are_detected_and_pass(
         yield half_of(make_saver(tenant=f"conformance-{flavour}-{number}"), flavour)
 
     report = await validate(registered)  # type: ignore[arg-type]
-    seen = {name: (each.detected, each.passed, each.failures) for name, each in report.results.items()}
+    seen = {
+        name: (each.detected, each.passed, each.failures) for name, each in report.results.items()
+    }
     assert seen == {each.value: (True, True, []) for each in Capability}
 
 
