@@ -1,0 +1,1 @@
+"""Tests, named for behaviours. `tests.builders` makes values for all of them."""
