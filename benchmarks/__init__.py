@@ -1,0 +1,10 @@
+"""Measurements of the router beside the savers that people use today.
+
+    python -m benchmarks           one table: the router, AsyncPostgresSaver, AsyncSqliteSaver
+    python -m benchmarks.profile   where the time of one call goes
+    python -m benchmarks.soak      does memory grow with the number of puts?
+    python -m benchmarks.idle      what a router costs that nobody uses
+
+Rules: nothing here asserts a time. What a saver gives back is verified before it is timed; ratios
+are taken inside a round, in which the savers take turns, so a machine that slows down slows all.
+"""
