@@ -36,8 +36,9 @@ def main() -> int:
     """Run the demo; gives the exit code."""
     options = parse()
     screen = Screen(Console(), pause=0.0 if options.fast else PAUSE_SECONDS)
-    # SIGTERM leaves by the same door as Ctrl-C, so that the children are ended there too.
-    signal.signal(signal.SIGTERM, leave)
+    # These leave by the same door as Ctrl-C, so that the children are ended there too.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
     began, claims = time.monotonic(), Claims()
     try:
         with ExitStack() as stack:
@@ -58,6 +59,7 @@ def play(stack: ExitStack, screen: Screen, claims: Claims) -> None:
     router = stack.enter_context(open_router(directory))
     agents = stack.enter_context(Agents(target=router.target, directory=directory))
     saver = stack.enter_context(open_saver(router.target))
+    stack.callback(finish_undisturbed)
     demo = Demo(
         screen=screen,
         claims=claims,
@@ -84,6 +86,12 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Kill an agent and a router; lose nothing.")
     parser.add_argument("--fast", action="store_true", help="no pauses for reading")
     return parser.parse_args()
+
+
+def finish_undisturbed() -> None:
+    """An impatient second Ctrl-C must not leave half of the children behind."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def leave(signum: int, frame: FrameType | None) -> None:
