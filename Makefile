@@ -1,0 +1,93 @@
+# `make help` lists the targets. Everything runs in .venv, which is made once, and again when
+# pyproject.toml or constraints.txt changed. Needed: Python 3.11 or newer, git, make.
+
+VENV ?= .venv
+WORKERS ?= 2
+UPGRADE ?=
+
+CANDIDATES = python3.13 python3.12 python3.11 python3 python
+IS_NEW_ENOUGH = import sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in $(CANDIDATES); do \
+	"$$p" -c '$(IS_NEW_ENOUGH)' 2>/dev/null && { echo "$$p"; break; }; done)
+
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+PYTEST = $(BIN)/python -m pytest -q
+# Without a router process, or nearly: what fails most often fails within seconds.
+QUICK = $(wildcard tests/test_tidy.py tests/unit tests/property tests/scenarios tests/contract \
+	tests/wire)
+
+.DEFAULT_GOAL = help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint test-quick test-rest test-crash format proto bench profile \
+	constraints venv clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## watch a run outlive its agent and its router, in about a minute
+	$(BIN)/python demo/demo.py
+
+test: ## lint and all tests; what fails quickly comes first
+	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory test-quick
+	$(MAKE) --no-print-directory test-rest
+	$(MAKE) --no-print-directory test-crash
+
+lint: $(READY) ## style, types, floors, proto
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/buf lint
+	$(BIN)/python scripts/generate_proto.py --check
+	$(BIN)/mypy
+
+test-quick: $(READY) ## the tests that need no router process
+	$(PYTEST) -n $(WORKERS) -m "not crash" $(QUICK)
+
+test-rest: $(READY) ## all others but the crash tests
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not crash" tests $(addprefix --ignore=,$(QUICK))
+
+test-crash: $(READY) ## the crash tests, alone: they want the whole machine
+	$(PYTEST) -m crash tests
+
+format: $(READY) ## put the code into the project's format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+proto: $(READY) ## make router/checkpoint_router/v1 anew from proto/
+	$(BIN)/python scripts/generate_proto.py
+
+bench: $(READY) ## compare with the savers for PostgreSQL and SQLite, in one table
+	$(BIN)/python -m benchmarks
+
+profile: $(READY) ## show where the time of a call goes
+	$(BIN)/python -m benchmarks.profile
+
+# Keeps each pin that still fits; `make constraints UPGRADE=--upgrade` moves them all.
+# No address of an index is written, so that the file serves behind a mirror too.
+constraints: ## make constraints.txt anew from pyproject.toml
+	"$(PYTHON)" -m venv --clear build/uv
+	build/uv/bin/pip install -q uv
+	build/uv/bin/uv pip compile pyproject.toml --all-extras --group dev --group bench \
+		--universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links $(UPGRADE) -q -o constraints.txt
+	{ echo '# Made by `make constraints`. Everything that the project and its tests install.'; \
+		grep -v '^#' constraints.txt; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+venv: $(READY) ## make .venv without running anything
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo >&2 "No Python 3.11 or newer with the venv module was found" \
+		"($(CANDIDATES)). Install one, or name it: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "Making $(VENV) with $$("$(PYTHON)" --version): once, and when its pins change."
+	"$(PYTHON)" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -q --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean: ## remove what the other targets made
+	rm -rf .venv .venv-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+		.import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
