@@ -29,12 +29,13 @@ async def serve() -> None:
             yield bytes(int.from_bytes(request[:4], "big"))
 
     server = grpc.aio.server()
-    handler = grpc.stream_stream_rpc_method_handler(talk)
+    handler: Any = grpc.stream_stream_rpc_method_handler(talk)
     service = grpc.method_handlers_generic_handler("benchmarks.Echo", {"Talk": handler})
     server.add_generic_rpc_handlers((service,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    print(port, flush=True)
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
     await server.wait_for_termination()
 
 
@@ -48,8 +49,7 @@ def running_echo() -> Iterator[int]:
         start_new_session=True,
     )
     try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
+        yield int(process.stdout.readline()) if process.stdout else 0
     finally:
         process.kill()
         process.wait(START_SECONDS_MAX)
@@ -60,7 +60,7 @@ async def echo_ms(port: int, *, request_bytes: int, answer_bytes: int, times: in
     request = answer_bytes.to_bytes(4, "big") + bytes(max(0, request_bytes - 4))
     taken = []
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = channel.stream_stream(METHOD)()
+        call: Any = channel.stream_stream(METHOD)()
         for _ in range(times):
             began = time.perf_counter()
             await call.write(request)

@@ -39,7 +39,7 @@ async def long_thread(opener: Opener, place: Place, turns: int) -> LongThread:
             began = time.perf_counter()
             await conversation.turn()
             times.append(time.perf_counter() - began)
-        reads = []
+        reads, found = [], None
         for _ in range(TIMED_TURNS):
             began = time.perf_counter()
             found = await saver.aget_tuple(config_of(thread))

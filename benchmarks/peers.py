@@ -100,7 +100,7 @@ async def open_router(place: Place) -> AsyncIterator[Peer]:
             yield Peer(
                 name=ROUTER,
                 promise="power loss: SQLite WAL, synchronous=FULL, fsync before the answer",
-                versions=versions("checkpoint-router", "grpcio", "protobuf")
+                versions=versions("langgraph-checkpoint-router", "grpcio", "protobuf")
                 | {"sqlite3": sqlite3.sqlite_version},
                 saver_of=lambda client: saver,
                 close_and_measure=measure,
@@ -119,7 +119,8 @@ async def open_postgres(place: Place, *, each: bool = False) -> AsyncIterator[Pe
     from psycopg.rows import DictRow, dict_row
     from psycopg_pool import AsyncConnectionPool
 
-    assert place.postgres is not None
+    if place.postgres is None:
+        raise LookupError("there is no PostgreSQL server here")
     database = f"bench{next(_serial)}"
     async with await AsyncConnection.connect(
         place.postgres.url("postgres"), autocommit=True
@@ -222,7 +223,7 @@ async def open_memory(place: Place) -> AsyncIterator[Peer]:
 
     yield Peer(
         name=MEMORY,
-        promise="nothing: gone with the process",
+        promise="nothing, not even the end of its process",
         versions=versions("langgraph", "langgraph-checkpoint"),
         saver_of=lambda client: saver,
         close_and_measure=measure,

@@ -70,7 +70,7 @@ def running_postgres(directory: Path) -> Iterator[PostgresServer]:
         directory.chmod(0o755)  # the account has to get through to its own directory
     data = home / "data"
     initdb = [str(bin_directory / "initdb"), "-D", str(data), "-U", ACCOUNT, "-A", "trust"]
-    subprocess.run(
+    subprocess.run(  # noqa: S603 - the server's own tool
         [*initdb, "--encoding=UTF8", "--locale=C"],
         check=True,
         cwd=home,
@@ -81,7 +81,7 @@ def running_postgres(directory: Path) -> Iterator[PostgresServer]:
     settings = ("listen_addresses=127.0.0.1", f"unix_socket_directories={home}")
     log = directory / "postgres.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - the server itself
             [str(bin_directory / "postgres"), "-D", str(data), "-p", str(port)]
             + [part for setting in settings for part in ("-c", setting)],
             stdin=subprocess.DEVNULL,

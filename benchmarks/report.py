@@ -82,22 +82,23 @@ class Report:
     def notes(self) -> list[str]:
         """What a reader has to know to use the numbers."""
         promises = [
-            f"{peer.name}: an acknowledged write survives {peer.promise}"
-            if peer.promise.startswith("power")
-            else f"{peer.name}: {peer.promise}"
-            for peer in self.peers
+            f"{peer.name}: an acknowledged write survives {peer.promise}" for peer in self.peers
         ]
-        return [
-            f"medians of {self.rounds} rounds; ratios are taken inside a round; the long thread "
-            "was taken once",
-            *promises,
+        how = (
+            f"medians of {self.rounds} rounds; ratios are taken inside a round; "
+            "the long thread was taken once"
+        )
+        postgres = (
             "postgres: one saver on a pool of 10, as its documentation has it; it does one thing "
             "at a time. 'a saver each': a saver object for each client over such a pool, the best "
-            "that it can be made to do. Goals are ratios to the former",
+            "that it can be made to do. Goals are ratios to the former"
+        )
+        machine = (
             f"this disk: write and fdatasync of 4 KB {self.fsync_ms:.3f} ms; "
             f"{os.cpu_count()} cores, load average {self.load:.2f} at the start; "
-            f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
-        ]
+            f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+        )
+        return [how, *promises, postgres, machine]
 
     def versions(self) -> dict[str, str]:
         """Of everything that took part."""
@@ -165,7 +166,7 @@ def number(value: float | None) -> str:
 
 
 def factor(value: float | None) -> str:
-    return DASH if value is None else f"{value:.2f} ×"
+    return DASH if value is None else f"{value:.2f} x"
 
 
 def _verdict(met: bool) -> str:

@@ -153,7 +153,8 @@ async def list_ten(peer: Peer, scale: Scale, thread: str) -> float:
         began = time.perf_counter()
         found = [one async for one in saver.alist(config_of(thread), limit=LISTED)]
         times.append(time.perf_counter() - began)
-        assert len(found) == LISTED
+        if len(found) != LISTED:
+            raise LookupError(f"{peer.name} listed {len(found)} of {LISTED} checkpoints")
     return milliseconds(times)
 
 

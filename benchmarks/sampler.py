@@ -70,7 +70,9 @@ class Sampler:
     def write(self, path: Path) -> None:
         """Stop, and leave the counts in a file."""
         self.stop()
-        path.write_text(json.dumps(self.document(), indent=1))
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.document(), indent=1))
+        partial.rename(path)  # a reader sees all of it or nothing
 
     def _run(self) -> None:
         own = threading.get_ident()

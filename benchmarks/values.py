@@ -25,13 +25,14 @@ Saver = BaseCheckpointSaver[Any]
 
 _SYLLABLES: Final = ("ka", "lo", "mi", "ren", "tas", "ul", "vo", "shi", "der", "an", "pe", "gu")
 _WORDS: Final = tuple(
-    "".join(random.Random(i).choices(_SYLLABLES, k=1 + i % 3)) for i in range(2_000)
+    "".join(random.Random(i).choices(_SYLLABLES, k=1 + i % 3))  # noqa: S311 - text
+    for i in range(2_000)
 )
 
 
 def text(size_bytes: int, seed: int) -> str:
     """Words of about natural redundancy, `size_bytes` long (ASCII)."""
-    words = random.Random(seed).choices(_WORDS, k=size_bytes // 3 + 1)
+    words = random.Random(seed).choices(_WORDS, k=size_bytes // 3 + 1)  # noqa: S311 - text
     return " ".join(words)[:size_bytes]
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def main() -> None:
     """Parse the command line, run, and print what came of it."""
     options = parse()
     run = asyncio.run(run_async(options)) if options.asynchronous else run_sync(options)
-    print(json.dumps(run), flush=True)
+    sys.stdout.write(json.dumps(run) + "\n")
 
 
 def parse() -> argparse.Namespace:

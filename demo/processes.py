@@ -77,7 +77,7 @@ class Agents:
         place = ["--target", self.target, "--thread", thread, "--dir", str(self.directory)]
         with out.open("wb") as stdout, err.open("wb") as stderr:
             # A session of its own: Ctrl-C reaches the demo only, which then ends its agents.
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - our own agent
                 [sys.executable, str(AGENT), *place, *half, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,

@@ -120,13 +120,13 @@ def check_calls(demo: Demo, asked: dict[str, Any], asked_oslo: dict[str, Any]) -
     demo.claims.check(
         "no finished tool was called again when Lisbon was resumed",
         holds=all(count == 1 for count in counts.values()) and asked["end"] == "asks",
-        seen=", ".join(f"{tool} {count}×" for tool, count in counts.items()),
+        seen=", ".join(f"{tool} {count}x" for tool, count in counts.items()),
     )
     started, finished = (lisbon.count("search_hotels", event) for event in (STARTED, FINISHED))
     demo.claims.check(
         "only the tool that the kill cut off was started again, and it finished once",
         holds=(started, finished) == (2, 1),
-        seen=f"search_hotels started {started}×, finished {finished}×",
+        seen=f"search_hotels started {started}x, finished {finished}x",
     )
     oslo_calls = [oslo.count(tool, STARTED) for tool in oslo.tools()]
     demo.claims.check(
@@ -225,7 +225,7 @@ def check_fork(demo: Demo, *, past: str | None, forked: Any, head: Any, said: st
         and head.values["budget_eur"] == SMALL_BUDGET_EUR
         and "booked nothing" in said
         and booked == 1,
-        seen=f"parent {short(past)}, budget {head.values['budget_eur']}, book_trip {booked}×",
+        seen=f"parent {short(past)}, budget {head.values['budget_eur']}, book_trip {booked}x",
     )
     end = demo.ends[LISBON]
     kept = demo.saver.get_tuple(end.config)
@@ -239,7 +239,7 @@ def check_fork(demo: Demo, *, past: str | None, forked: Any, head: Any, said: st
 def thread_show(demo: Demo) -> None:
     """The router's own drawing of the thread, by its command line."""
     demo.screen.scene("checkpoint-router thread show lisbon")
-    shown = subprocess.run(
+    shown = subprocess.run(  # noqa: S603 - our own command
         [*COMMAND, "thread", "show", LISBON, "--target", demo.router.target],
         capture_output=True,
         text=True,

@@ -100,7 +100,7 @@ def history_table(snapshots: Sequence[StateSnapshot], title: str) -> Table:
             short(id_of(snapshot.parent_config)),
             str(len(snapshot.values.get("messages", ()))),
             str(snapshot.values.get("budget_eur", "")),
-            ", ".join(dict.fromkeys(snapshot.next)) or "–",
+            ", ".join(dict.fromkeys(snapshot.next)) or "-",
         )
     return table
 
@@ -115,4 +115,4 @@ def id_of(config: Any) -> str | None:
 
 def short(checkpoint_id: str | None) -> str:
     """Enough of an id to tell it from its neighbours: the part that counts finer time."""
-    return "–" if checkpoint_id is None else checkpoint_id[9:18]
+    return "-" if checkpoint_id is None else checkpoint_id[9:18]
