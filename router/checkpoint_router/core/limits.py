@@ -58,6 +58,21 @@ IDS_PER_CALL_MAX: Final = 10_000
 BLOBS_PER_CALL_MAX: Final = 20_000
 """Blob hashes in one call."""
 
+FILTERS_MAX: Final = 256
+"""Metadata conditions of one listing, and channels of one delta history."""
+
+CURSOR_BYTES_MAX: Final = 8 * KIB
+"""The place where the next page begins: a few ids."""
+
+REQUEST_ID_BYTES_MAX: Final = 64
+"""What names one call of a mutation. 16 random bytes are enough."""
+
+TYPE_BYTES_MAX: Final = 256
+"""A serialiser's tag for a value, such as `msgpack+aes`."""
+
+INTEGER_MAX: Final = 2**63 - 1
+"""Generations, terms and stamps: storages keep them in signed 64 bits."""
+
 FRONTIER_ENTRIES_MAX: Final = 256
 """Segments that a read may name as seen. One in sequential use, up to eight under heavy
 concurrency; beyond the limit the reader reads again."""
