@@ -149,8 +149,16 @@ LOG_BYTES_MAX: Final = 16 * MIB
 LOG_SEGMENTS_MAX: Final = 16
 """Segment rows of a log that may gather before they are merged into one."""
 
+LOG_SEGMENT_BYTES_MAX: Final = 256 * KIB
+"""A merged segment row. Larger: a put that happens to merge rewrites megabytes. Smaller: a long
+value is read from many rows."""
+
+LOG_DEPTH_MAX: Final = 4
+"""Parents above a log. A read walks them all; beyond, a fork of a fork is copied whole."""
+
 assert INLINE_BYTES_MAX < LOG_BYTES_MAX
 assert BLOB_BYTES_MAX + INLINE_BLOBS_BYTES_MAX + BODY_BYTES_MAX + METADATA_BYTES_MAX < MESSAGE_BYTES_MAX
 assert FRAME_BYTES_MAX <= MESSAGE_BYTES_MAX
 assert LOG_BYTES_MAX >= BLOB_BYTES_MAX
+assert LOG_SEGMENT_BYTES_MAX <= LOG_BYTES_MAX
 assert SLOTS & (SLOTS - 1) == 0
