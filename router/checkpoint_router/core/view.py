@@ -84,12 +84,16 @@ def listed(
     visible = history.all & ~history.erased
     if not losers:
         visible &= _causal_past(history, lineage)
-    end = len(history.names) if before is None else bisect_left(history.names, (before, ""))
-    for at in range(end - 1, -1, -1):
-        c, n = history.names[at]
-        if (ns is None or n == ns) and (cid is None or c == cid):
-            if history.checkpoints[n, c] & visible:
-                yield c, n
+    names = history.names
+    start, end = 0, len(names)
+    if cid is not None:
+        start, end = bisect_left(names, (cid, "")), bisect_left(names, (cid + "\0", ""))
+    if before is not None:
+        end = min(end, bisect_left(names, (before, "")))
+    for at in range(end - 1, start - 1, -1):
+        c, n = names[at]
+        if (ns is None or n == ns) and history.checkpoints[n, c] & visible:
+            yield c, n
 
 
 def fold(sets: Iterable[tuple[str, WriteSet]]) -> list[tuple[str, str, WriteRow]]:

@@ -1,0 +1,101 @@
+"""Copying a thread: the same events under names that a retried copy makes again.
+
+Event (S, i) becomes (H(call, S), i) and every name inside it is mapped alike, so copying is a
+union. Events that were pruned do not travel; what rested on them rests on what is left.
+"""
+
+from dataclasses import replace
+
+from checkpoint_router.core.clock import Frontier, indices, ranges_of
+from checkpoint_router.core.digests import copied, thread_hash
+from checkpoint_router.core.history import History, Segment, bits
+from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey
+from checkpoint_router.core.records import Event, Header
+from checkpoint_router.core.token import Base, ReadToken, seal
+
+
+class Copy:
+    """One copy call from a history to a generation of another thread."""
+
+    def __init__(
+        self, source: History, target: ThreadKey, gen: int, call: bytes, key: bytes
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._gen = gen
+        self._call = call
+        self._key = key
+        self._headers: dict[SegmentId, Header] = {}
+
+    def event(self, event: Event) -> Event:
+        """The target's event for one of the source's that was not pruned. Each carries its
+        header, since those that carried it in the source may be gone."""
+        segment = self._source.segments[event.id.segment]
+        gone = {i for i, p in segment.events.items() if self._source.erased >> p & 1}
+        return replace(
+            event,
+            id=copied(self._call, event.id),
+            gen=self._gen,
+            after=ranges_of(i for i in indices(event.after) if i not in gone),
+            header=self._header(segment),
+        )
+
+    def _header(self, segment: Segment) -> Header:
+        header = self._headers.get(segment.id)
+        if header is None:
+            token = ReadToken(
+                thread=thread_hash(self._target),
+                gen=self._gen,
+                base=self._base(segment),
+                seen=self._seen(segment),
+                hlc=segment.token.hlc,
+                term=segment.token.term,
+                epoch=segment.token.epoch,
+            )
+            given = tuple(copied(self._call, e) for e in segment.header.gives_up)
+            header = Header(token=seal(token, self._key), gives_up=given)
+            self._headers[segment.id] = header
+        return header
+
+    def _base(self, segment: Segment) -> Base | None:
+        left = segment.base_lineage & ~self._source.erased
+        if not left:
+            return None
+        base = segment.token.base
+        assert base is not None
+        last = max(bits(left), key=self._source.order)
+        cut = base.cut
+        if cut is not None and self._source.erased >> self._source.position(cut) & 1:
+            cut = self._source.entries[last].id
+        at = self._source.segments[base.segment]
+        while not at.mask & ~self._source.erased:
+            below = at.token.base
+            if below is None:
+                at = self._source.segments[self._source.entries[last].id.segment]
+                break
+            at = self._source.segments[below.segment]
+        return Base(
+            segment=copied(self._call, EventId(at.id, 1)).segment,
+            cut=None if cut is None else copied(self._call, cut),
+        )
+
+    def _seen(self, segment: Segment) -> Frontier:
+        left = segment.past & ~self._source.erased
+        named: dict[SegmentId, int] = {}
+        rest = left
+        while rest:
+            first = (rest & -rest).bit_length() - 1
+            other = self._source.segments[self._source.entries[first].id.segment]
+            named[other.id] = other.mask & left
+            rest &= ~other.mask
+        pasts = {s: self._source.segments[s].past for s in named}
+        return tuple(
+            sorted(
+                (
+                    copied(self._call, EventId(s, 1)).segment,
+                    ranges_of(self._source.entries[p].id.index for p in bits(mask)),
+                )
+                for s, mask in named.items()
+                if not any(t != s and not mask & ~pasts[t] for t in named)
+            )
+        )

@@ -1,0 +1,292 @@
+"""Deletes, prunes and copies: operations with an id of their own, in no segment and no lineage.
+
+Rules: a delete names the generation that it ends; a prune names the events that it saw, and is
+looked at again if the thread changed meanwhile; a repeat of any of them has the effect of one.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from checkpoint_router.core import retention
+from checkpoint_router.core.answers import NewBlob, PruneStrategy, Removed, ThreadClock
+from checkpoint_router.core.copying import Copy
+from checkpoint_router.core.digests import event_digest, operation_id
+from checkpoint_router.core.errors import ThreadDeleted, Unavailable
+from checkpoint_router.core.history import History, bits
+from checkpoint_router.core.ids import EventId, ThreadKey
+from checkpoint_router.core.records import (
+    ByVersion,
+    Checkpoint,
+    Empty,
+    Event,
+    entry_of,
+    pack_event,
+    unpack_event,
+)
+from checkpoint_router.core.retention import Needs
+from checkpoint_router.engine.threads import ThreadState
+from checkpoint_router.storage.port import Append, Duplicate, Erase, OtherGeneration, Stored
+
+if TYPE_CHECKING:
+    from checkpoint_router.engine.engine import Engine
+
+_AT_ONCE = 64
+"""Records read from the storage together."""
+
+_LOOKS_MAX = 50
+"""Times that a prune looks at a thread that keeps changing."""
+
+Choice = Callable[[History, retention.NeedsOf], int]
+
+
+class Removal:
+    """What takes things away, and what doubles them."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+
+    async def delete_thread(
+        self, thread: ThreadKey, gen: int | None, request_id: bytes
+    ) -> ThreadClock:
+        """See `Engine.delete_thread`."""
+        async with self._engine.threads.use(thread) as state:
+            if gen is None:
+                operation = operation_id(request_id, thread)
+                if request_id and await self._engine.storage.erased(thread, operation):
+                    return self._engine.clock(state.history)
+                gen = state.history.gen
+            await self._engine.finish(self._end(state, thread, gen))
+            return self._engine.clock(state.history)
+
+    async def delete_for_runs(
+        self, tenant: str, run_ids: Sequence[str], request_id: bytes
+    ) -> Removed:
+        """See `Engine.delete_for_runs`."""
+        if not run_ids:
+            return Removed(threads=0, events=0)
+        runs = frozenset(run_ids)
+
+        def choose(history: History, needs: retention.NeedsOf) -> int:
+            wanted = 0
+            for position in bits(history.all & ~history.erased):
+                if history.entries[position].run_id in runs:
+                    wanted |= 1 << position
+            return retention.removable(history, wanted, needs) if wanted else 0
+
+        names = await self._engine.storage.threads_of_runs(tenant, tuple(runs))
+        return await self._over(tenant, names, request_id, choose)
+
+    async def prune(
+        self, tenant: str, thread_ids: Sequence[str], strategy: PruneStrategy, request_id: bytes
+    ) -> Removed:
+        """See `Engine.prune`."""
+        names = tuple(dict.fromkeys(thread_ids))
+        if strategy is PruneStrategy.KEEP_LATEST:
+            return await self._over(tenant, names, request_id, retention.prunable)
+        events = threads = 0
+        for name in names:
+            thread = ThreadKey.of(tenant, name)
+            async with self._engine.threads.use(thread) as state:
+                size = (state.history.all & ~state.history.erased).bit_count()
+                if size:
+                    await self._engine.finish(self._end(state, thread, state.history.gen))
+                    events, threads = events + size, threads + 1
+        return Removed(threads=threads, events=events)
+
+    async def copy_thread(self, source: ThreadKey, target: ThreadKey, request_id: bytes) -> int:
+        """See `Engine.copy_thread`."""
+        call = operation_id(request_id, source)
+        copied = 0
+        async with (
+            self._engine.threads.use(source) as from_,
+            self._engine.threads.use(target) as into,
+        ):
+            history = from_.history
+            copy = Copy(history, target, into.history.gen, call, self._engine.key)
+            ids = [
+                history.entries[p].id for p in bits(history.all & ~history.erased)
+            ]
+            for at in range(0, len(ids), _AT_ONCE):
+                chunk = ids[at : at + _AT_ONCE]
+                stored = await self._engine.storage.events(source, history.gen, chunk)
+                for id in chunk:
+                    if id in stored:  # else pruned since: a copy is of what is left
+                        event = unpack_event(stored[id])
+                        await self._engine.finish(
+                            self._copy_one(source, history.gen, into, target, copy.event(event))
+                        )
+                        copied += 1
+        return copied
+
+    async def _end(self, state: ThreadState, thread: ThreadKey, gen: int) -> None:
+        try:
+            current = await self._engine.storage.delete(thread, gen)
+        except BaseException:
+            state.doubtful = True
+            raise
+        if current != state.history.gen:
+            state.history = History(thread, current)
+            state.changed()
+
+    async def _over(
+        self, tenant: str, names: Sequence[str], request_id: bytes, choose: Choice
+    ) -> Removed:
+        events = threads = 0
+        for name in names:
+            thread = ThreadKey.of(tenant, name)
+            async with self._engine.threads.use(thread) as state:
+                removed = await self._erase(state, thread, operation_id(request_id, thread), choose)
+            events, threads = events + removed, threads + (removed > 0)
+        return Removed(threads=threads, events=events)
+
+    async def _erase(
+        self, state: ThreadState, thread: ThreadKey, operation: bytes, choose: Choice
+    ) -> int:
+        storage = self._engine.storage
+        for _ in range(_LOOKS_MAX):
+            if await storage.erased(thread, operation):
+                return 0
+            history = state.history
+            seen = len(history.entries)
+            records = await self._records(history)
+            if records is None or history is not state.history or seen != len(history.entries):
+                await self._look_again(state, thread)
+                continue
+            doomed = choose(history, lambda p, r=records: _needs(r[p]))  # type: ignore[misc] # r is bound now, not when called
+            if not doomed:
+                return 0
+            erase = Erase(
+                thread=thread,
+                gen=history.gen,
+                operation=operation,
+                events=tuple(history.entries[p].id for p in bits(doomed)),
+                blobs=_freed(records, doomed),
+                stored=seen,
+            )
+            if await self._engine.finish(self._commit(state, erase)):
+                return doomed.bit_count()
+            await self._look_again(state, thread)
+        raise Unavailable(
+            f"thread {thread.thread!r} kept changing while it was pruned. Nothing was removed "
+            f"from it. Try again when its runs are quieter."
+        )
+
+    async def _commit(self, state: ThreadState, erase: Erase) -> bool:
+        try:
+            done = await self._engine.storage.erase(erase)
+        except BaseException:
+            state.doubtful = True
+            raise
+        if done and state.history.gen == erase.gen:
+            state.history.erase(erase.events)
+            state.changed()
+        return done
+
+    async def _look_again(self, state: ThreadState, thread: ThreadKey) -> None:
+        state.doubtful = True
+        await self._engine.threads.settle(thread, state)
+
+    async def _records(self, history: History) -> dict[int, Event] | None:
+        """Every event that is not erased, by position; None if one vanished meanwhile."""
+        out: dict[int, Event] = {}
+        positions = list(bits(history.all & ~history.erased))
+        for at in range(0, len(positions), _AT_ONCE):
+            chunk = positions[at : at + _AT_ONCE]
+            ids: list[EventId] = [history.entries[p].id for p in chunk]
+            stored = await self._engine.storage.events(history.thread, history.gen, ids)
+            for position, id in zip(chunk, ids, strict=True):
+                if id not in stored:
+                    return None
+                out[position] = unpack_event(stored[id])
+        return out
+
+    async def _copy_one(
+        self, source: ThreadKey, gen: int, into: ThreadState, target: ThreadKey, event: Event
+    ) -> None:
+        storage = self._engine.storage
+        packed = pack_event(event)
+        entry = entry_of(event, packed, event_digest(packed))
+        blobs: list[NewBlob] = []
+        wanted = await storage.missing_blobs(target, event.gen, event.blobs())
+        while wanted:
+            read = await storage.blobs(source, gen, wanted, _BLOBS_BYTES)
+            if not read.found:
+                raise Unavailable("the source was deleted while it was copied. Try again.")
+            new = [NewBlob(hash=h, value=v) for h, v in read.found.items()]
+            if read.rest:
+                await storage.put_blobs(target, event.gen, new)
+            else:
+                blobs = new
+            wanted = read.rest
+        outcome = await storage.append(
+            Append(
+                thread=target,
+                gen=event.gen,
+                entry=entry,
+                packed=packed,
+                needs=(),
+                names=event.blobs(),
+                blobs=tuple(blobs),
+            )
+        )
+        match outcome:
+            case Stored() | Duplicate():
+                into.history.apply(entry)
+                into.changed()
+            case OtherGeneration(current):
+                raise ThreadDeleted.of(target.thread, event.gen, current)
+            case _:
+                into.doubtful = True
+                raise Unavailable(f"thread {target.thread!r} changed while it was copied to.")
+
+
+def _needs(event: Event) -> Needs:
+    content = event.content
+    if not isinstance(content, Checkpoint):
+        return _NOTHING
+    metadata = {m.key: m.value for m in content.metadata}
+    return Needs(
+        delta_channels=frozenset(_json_object(metadata.get(retention.COUNTERS))),
+        stored=frozenset(
+            e.channel for e in content.manifest if not isinstance(e.content, Empty | ByVersion)
+        ),
+        by_version=frozenset(
+            (e.channel, e.version) for e in content.manifest if isinstance(e.content, ByVersion)
+        ),
+        holds=frozenset(
+            (e.channel, e.version)
+            for e in content.manifest
+            if not isinstance(e.content, ByVersion)
+        ),
+        root_id=_json_object(metadata.get("parents")).get(""),
+    )
+
+
+def _json_object(text: object) -> dict[str, Any]:
+    value = json.loads(text) if isinstance(text, str) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _freed(records: dict[int, Event], doomed: int) -> tuple[bytes, ...]:
+    """Blobs that only doomed events name."""
+    kept: set[bytes] = set()
+    gone: dict[bytes, None] = {}
+    for position, event in records.items():
+        if doomed >> position & 1:
+            gone.update(dict.fromkeys(event.blobs()))
+        else:
+            kept.update(event.blobs())
+    return tuple(h for h in gone if h not in kept)
+
+
+_NOTHING = Needs(
+    delta_channels=frozenset(),
+    stored=frozenset(),
+    by_version=frozenset(),
+    holds=frozenset(),
+    root_id=None,
+)
+
+_BLOBS_BYTES = 4 * 1024 * 1024
+"""Values copied at once."""
