@@ -1,8 +1,8 @@
 """The saver under test: ours, each test in a tenant of its own, on a real router process.
 
 Owner of the router processes: the session fixture `router`, one process for each storage.
-`CHECKPOINT_ROUTER_TEST_REFERENCE=memory|sqlite` puts InMemorySaver or AsyncSqliteSaver in its place:
-a way to check the tests, not the product. Tests marked `router_only` are left out then.
+`CHECKPOINT_ROUTER_TEST_REFERENCE=memory|sqlite` puts InMemorySaver or AsyncSqliteSaver in its
+place: a way to check the tests, not the product. Tests marked `router_only` are left out then.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With a peer in our place: leaves out what it cannot have, and expects what it is known for."""
+    """With a peer in our place: leaves out what it cannot have, expects what it is known for."""
     if not REFERENCE:
         return
     for item in items:
@@ -97,7 +97,8 @@ async def make_saver(router: Any, tenant: str, tmp_path: Any) -> AsyncIterator[M
             from checkpoint_router import RouterSaver
 
             def make(**options: Any) -> BaseCheckpointSaver[Any]:
-                saver = RouterSaver(router.target, **{"tenant": tenant, **options})
+                chosen = {"target": router.target, "tenant": tenant, **options}
+                saver: BaseCheckpointSaver[Any] = RouterSaver(chosen.pop("target"), **chosen)
                 stack.push_async_callback(_close, saver)
                 return saver
 

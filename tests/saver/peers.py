@@ -118,4 +118,26 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
         peers=SQLITE,
         why="metadata goes through JSON: more than JSON is an error, and an int may be of any size",
     ),
+    Difference(
+        tests=r"test_trap_1_",
+        peers=BOTH,
+        why="the newest is the greatest id, which is the clock of whoever made it",
+    ),
+    Difference(
+        tests=r"test_trap_3_",
+        peers=BOTH,
+        why="no peer here has delete_for_runs or prune",
+    ),
+    Difference(
+        tests=r"test_trap_10_an_abandoned_list.*sync",
+        peers=SQLITE,
+        why="an abandoned sync list keeps the lock of the whole saver",
+        all=False,
+    ),
+    Difference(
+        tests=r"test_trap_11_",
+        peers=SQLITE,
+        why="it belongs to the loop that made it: other loops fail, and a sync put on it deadlocks",
+        hangs=True,
+    ),
 )

@@ -34,7 +34,7 @@ def conf(
 
 
 def version(checkpoint_id: str, count: int = 1) -> str:
-    """A channel version as LangGraph's savers make them: a counter, then what tells branches apart."""
+    """A channel version as LangGraph's savers make it: a counter, then what no branch shares."""
     return f"{count:032}.{checkpoint_id}"
 
 
@@ -118,7 +118,7 @@ def ids(found: Sequence[CheckpointTuple]) -> list[str]:
 def places(found: Sequence[CheckpointTuple]) -> list[tuple[str, str, str]]:
     """Thread, namespace and id of each entry of a list, in its order."""
     keys = ("thread_id", "checkpoint_ns", "checkpoint_id")
-    return [tuple(each.config["configurable"][key] for key in keys) for each in found]  # type: ignore[misc]
+    return [tuple(each.config["configurable"][key] for key in keys) for each in found]
 
 
 def parent_of(found: CheckpointTuple) -> str | None:

@@ -108,7 +108,7 @@ async def test_all_eight_capabilities_are_detected_and_pass(
         # A saver that is not closed here: `make_saver` closes all of a test's savers at its end.
         yield half_of(make_saver(tenant=f"conformance-{flavour}-{number}"), flavour)
 
-    report = await validate(registered)  # type: ignore[arg-type]
+    report = await validate(registered)
     seen = {
         name: (each.detected, each.passed, each.failures) for name, each in report.results.items()
     }

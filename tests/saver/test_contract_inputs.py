@@ -201,7 +201,7 @@ async def test_nul_is_taken_out_of_strings_of_metadata_and_kept_in_values(calls:
     config: dict[str, Any] = conf()
     config["configurable"]["user"] = "a\x00b"
     checkpoint = body(cid(1), {"x": "c\x00d"})
-    await calls.put(config, checkpoint, {"word": "e\x00f"}, checkpoint["channel_versions"])  # type: ignore[typeddict-unknown-key]
+    await calls.put(config, checkpoint, {"word": "e\x00f"}, checkpoint["channel_versions"])
     found = await calls.read(conf())
     assert found.metadata == {"user": "ab", "word": "ef"}
     assert found.checkpoint["channel_values"] == {"x": "c\x00d"}

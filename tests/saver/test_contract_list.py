@@ -6,7 +6,6 @@ released savers' meanings in which a nested filter, a null and a truth value can
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
@@ -84,7 +83,7 @@ async def test_a_checkpoint_id_that_says_nothing_restricts_nothing(
 
 async def test_ids_are_ordered_bytewise(calls: Calls) -> None:
     ordered = ["0-a", "0-b", "00", "A", "Z", "_", "a", "b", "~", "é"]
-    for each in random.Random(1).sample(ordered, len(ordered)):
+    for each in (*ordered[1::3], *ordered[::3], *ordered[2::3]):
         await store(calls, each)
     assert ids(await calls.list(conf())) == ordered[::-1]
     below = {"configurable": {"checkpoint_id": "a"}}

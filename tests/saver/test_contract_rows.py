@@ -121,7 +121,7 @@ async def test_a_fork_without_new_versions_has_all_values_of_its_source(calls: C
 
 
 async def test_a_copy_under_the_grandparent_has_all_values_of_its_source(calls: Calls) -> None:
-    """`update_state(as_node="__copy__")`: no ancestor of the copy lists the version that it names."""
+    """`update_state(as_node="__copy__")`: no ancestor of the copy lists its version."""
     await chain(calls, [1, 2])
     values, versions = {"n": 2}, {"n": version(cid(2))}
     await store(calls, cid(3), parent=cid(1), values=values, versions=versions, new={})
@@ -200,12 +200,14 @@ async def test_versions_of_two_branches_differ_and_grow(calls: Calls) -> None:
     next_version = calls.saver.get_next_version
     first = next_version(None, None)
     left, right = next_version(first, None), next_version(first, None)
-    assert first < left and first < right and left != right
-    assert next_version(7, None) > next_version(None, None)  # type: ignore[arg-type]
+    assert first < left
+    assert first < right
+    assert left != right
+    assert next_version(7, None) > next_version(None, None)
 
 
 async def test_updated_channels_and_unknown_keys_of_a_checkpoint_are_kept(calls: Calls) -> None:
-    more = {
+    more: dict[str, Any] = {
         "updated_channels": ["a", "b"],
         "pending_sends": [],
         "of_a_later_release": {"k": [1, None]},

@@ -1,4 +1,4 @@
-"""Pending writes: first wins, last wins, positions, order, and writes that come before their checkpoint."""
+"""Pending writes: first or last wins, positions, order, and writes before their checkpoint."""
 
 from __future__ import annotations
 

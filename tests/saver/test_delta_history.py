@@ -286,7 +286,7 @@ class Tree:
         parts: list[list[tuple[str, str, Any]]] = []
         at = self.parent[number]
         while at is not None:
-            ordered = sorted(each[:3] + (each[3],) for each in self.writes[at])
+            ordered = sorted(self.writes[at])
             parts.append([(task, name, value) for _, task, name, value in ordered])
             if channel in self.values[at]:
                 break
