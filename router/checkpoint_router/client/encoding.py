@@ -1,0 +1,335 @@
+"""Between LangGraph's objects and records: the only place that runs the user's serialiser.
+
+Rules: values are serialised when the saver is called, since a node may still change them; a
+value that did not change is named by what is remembered of it, not serialised again; what cannot
+be serialised is named by channel and path. The serialiser is passed in by every caller and kept
+nowhere: clones of a saver have another one.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    Checkpoint as LangGraphCheckpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    get_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from checkpoint_router.core import limits
+from checkpoint_router.core.answers import CheckpointTuple as Found
+from checkpoint_router.core.answers import MetadataFilter, NewBlob, PendingWrite
+from checkpoint_router.core.digests import blob_hash
+from checkpoint_router.core.errors import InvalidArgument, LimitExceeded, SerialisationError
+from checkpoint_router.core.ids import checked_id
+from checkpoint_router.core.records import (
+    BY_VERSION,
+    EMPTY,
+    Blob,
+    ChannelEntry,
+    Checkpoint,
+    Content,
+    MetadataEntry,
+    Typed,
+    Version,
+    WriteRow,
+    WriteSet,
+)
+
+_APART: Final = frozenset(("channel_values", "channel_versions"))
+_MANIFEST_INLINE_BYTES: Final = 128
+"""Values up to this size ride in the manifest, and again in that of every later checkpoint."""
+
+_WRITES_INLINE_BYTES: Final = 2048
+"""Values up to this size ride in the write set, which nobody repeats."""
+
+_PLAIN: Final = (str, int, float, bool, type(None))
+
+Remembered = Callable[[str, Version], Content | None]
+"""(channel, version) to what is remembered of it."""
+
+
+class Encoded(NamedTuple):
+    """A record, and the values that it names and that the router may not have."""
+
+    content: Checkpoint | WriteSet
+    blobs: tuple[NewBlob, ...]
+
+
+def encode_checkpoint(
+    serde: SerializerProtocol,
+    config: RunnableConfig,
+    checkpoint: LangGraphCheckpoint,
+    metadata: CheckpointMetadata,
+    new_versions: Mapping[str, Any],
+    *,
+    parent_id: str | None,
+    remembered: Remembered,
+    previous: Callable[[str], bytes | None],
+) -> Encoded:
+    """The record of a checkpoint. Raises SerialisationError, InvalidArgument, LimitExceeded."""
+    values: Mapping[str, Any] = checkpoint["channel_values"]
+    versions: Mapping[str, Any] = checkpoint["channel_versions"]
+    manifest: list[ChannelEntry] = []
+    blobs: list[NewBlob] = []
+
+    def named(channel: str) -> Content:
+        where = f"channel {channel!r}"
+        content, blob = _content(
+            serde, values[channel], where, _MANIFEST_INLINE_BYTES, previous(channel)
+        )
+        if blob is not None:
+            blobs.append(blob)
+        return content
+
+    for channel, version in versions.items():
+        _checked_version(channel, version)
+        known = None if channel in new_versions else remembered(channel, version)
+        if known is not None:
+            content = known
+        elif channel in values:
+            content = named(channel)
+        else:
+            content = EMPTY if channel in new_versions else BY_VERSION
+        manifest.append(ChannelEntry(checked_id("channel", channel, empty=True), version, content))
+    for channel in values:
+        if channel not in versions:  # no peer's graph makes these, but a user's put may
+            checked_id("channel", channel, empty=True)
+            manifest.append(ChannelEntry(channel, None, named(channel)))
+    body = {k: v for k, v in checkpoint.items() if k not in _APART}
+    return Encoded(
+        Checkpoint(
+            parent_id=parent_id,
+            body=_typed(serde, body, "the checkpoint"),
+            manifest=tuple(manifest),
+            metadata=encode_metadata(serde, get_checkpoint_metadata(config, metadata)),
+        ),
+        tuple(blobs),
+    )
+
+
+def encode_writes(
+    serde: SerializerProtocol, writes: Sequence[tuple[str, Any]], task_path: str
+) -> Encoded:
+    """The record of one `put_writes` call."""
+    if len(writes) > limits.WRITE_ROWS_MAX:
+        raise LimitExceeded(
+            f"one put_writes call has {len(writes)} writes; the limit is {limits.WRITE_ROWS_MAX}."
+        )
+    rows: list[WriteRow] = []
+    blobs: list[NewBlob] = []
+    for at, (channel, value) in enumerate(writes):
+        where = f"write {at} to channel {channel!r}"
+        content, blob = _content(serde, value, where, _WRITES_INLINE_BYTES, None)
+        if blob is not None:
+            blobs.append(blob)
+        checked_id("channel", channel, empty=True)
+        rows.append(WriteRow(WRITES_IDX_MAP.get(channel, at), channel, content))
+    return Encoded(WriteSet(task_path=task_path, rows=tuple(rows)), tuple(blobs))
+
+
+def encode_metadata(
+    serde: SerializerProtocol, metadata: Mapping[str, Any]
+) -> tuple[MetadataEntry, ...]:
+    """Each key as JSON where JSON gives back the same value, else serialised (and not filterable)."""
+    out = []
+    for key, value in metadata.items():
+        checked_id("metadata key", key, empty=True)
+        if is_json(value):
+            text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+            out.append(MetadataEntry(key, text))
+        else:
+            out.append(MetadataEntry(key, _typed(serde, value, f"metadata key {key!r}")))
+    return tuple(out)
+
+
+def encode_filters(filter: Mapping[str, Any] | None) -> tuple[MetadataFilter, ...]:
+    """Filters as JSON. Raises InvalidArgument for a value that JSON cannot say."""
+    out = []
+    for key, value in (filter or {}).items():
+        if not is_json(value):
+            raise InvalidArgument(
+                f"filter {key!r} asks for a {type(value).__name__}; metadata is compared as JSON "
+                f"(text, numbers, booleans, None, lists, dicts with text keys).",
+                field=key,
+            )
+        out.append(MetadataFilter(key=checked_id("filter key", key, empty=True), json=json.dumps(value)))
+    return tuple(out)
+
+
+def decode_tuple(
+    serde: SerializerProtocol,
+    thread_id: str,
+    found: Found,
+    blobs: Mapping[bytes, Typed],
+) -> CheckpointTuple:
+    """LangGraph's tuple, every value a fresh object. `thread_id` may bear a run."""
+    record = found.checkpoint
+    checkpoint: dict[str, Any] = _loaded(serde, record.body, "the checkpoint")
+    values: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+    for entry in record.manifest:
+        if entry.version is not None:
+            versions[entry.channel] = entry.version
+        typed = _value(entry.content, blobs)
+        if typed is not None:
+            values[entry.channel] = _loaded(serde, typed, f"channel {entry.channel!r}")
+    checkpoint["channel_values"] = values
+    checkpoint["channel_versions"] = versions
+    return CheckpointTuple(
+        config=_config(thread_id, found.ns, found.checkpoint_id),
+        checkpoint=checkpoint,  # type: ignore[arg-type] # what the user stored, with every key
+        metadata=decode_metadata(serde, record.metadata),  # type: ignore[arg-type] # likewise
+        parent_config=_config(thread_id, found.ns, record.parent_id) if record.parent_id else None,
+        pending_writes=decode_writes(serde, found.pending_writes, blobs),
+    )
+
+
+def decode_writes(
+    serde: SerializerProtocol, writes: Sequence[PendingWrite], blobs: Mapping[bytes, Typed]
+) -> list[tuple[str, str, Any]]:
+    """(task id, channel, value) in the order of the rows."""
+    return [
+        (w.task_id, w.channel, decode_content(serde, w.content, blobs, f"channel {w.channel!r}"))
+        for w in writes
+    ]
+
+
+def decode_content(
+    serde: SerializerProtocol, content: Content, blobs: Mapping[bytes, Typed], where: str
+) -> Any:
+    """The value of `content`."""
+    typed = _value(content, blobs)
+    return None if typed is None else _loaded(serde, typed, where)
+
+
+def decode_metadata(
+    serde: SerializerProtocol, metadata: Sequence[MetadataEntry]
+) -> dict[str, Any]:
+    """Metadata as it was given."""
+    return {
+        m.key: json.loads(m.value)
+        if isinstance(m.value, str)
+        else _loaded(serde, m.value, f"metadata key {m.key!r}")
+        for m in metadata
+    }
+
+
+def is_json(value: Any) -> bool:
+    """Whether JSON gives `value` back, a tuple as a list aside."""
+    if isinstance(value, str):
+        return type(value) is str and value.isascii() or _has_utf8(value)
+    if isinstance(value, float):
+        return type(value) is float and math.isfinite(value)
+    if value is None or type(value) is bool or type(value) is int:
+        return True
+    if type(value) in (list, tuple):
+        return all(is_json(v) for v in value)
+    if type(value) is dict:
+        return all(type(k) is str and is_json(k) and is_json(v) for k, v in value.items())
+    return False
+
+
+def _has_utf8(text: str) -> bool:
+    if type(text) is not str:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _content(
+    serde: SerializerProtocol, value: Any, where: str, inline_bytes: int, continues: bytes | None
+) -> tuple[Content, NewBlob | None]:
+    typed = _typed(serde, value, where)
+    if len(typed.data) <= inline_bytes:
+        return typed, None
+    if len(typed.data) > limits.BLOB_BYTES_MAX:
+        raise LimitExceeded(
+            f"{where} has {len(typed.data):,} bytes when serialised; the limit is "
+            f"{limits.BLOB_BYTES_MAX:,}. Nothing was written. Keep large documents elsewhere and "
+            f"their addresses in the state.",
+            field=where,
+        )
+    name = blob_hash(typed.tag, typed.data)
+    return Blob(name), NewBlob(hash=name, value=typed, continues=continues)
+
+
+def _typed(serde: SerializerProtocol, value: Any, where: str) -> Typed:
+    try:
+        tag, data = serde.dumps_typed(value)
+    except Exception as e:
+        path = _failing_path(serde, value)
+        raise SerialisationError(
+            f"{where}{path} cannot be serialised: {type(e).__name__}: {e}. Nothing was written.",
+            field=where + path,
+        ) from e
+    return Typed(tag, bytes(data))
+
+
+def _failing_path(serde: SerializerProtocol, value: Any) -> str:
+    """Where inside `value` the serialiser fails: the innermost part that fails by itself."""
+    parts: list[tuple[str, Any]] = []
+    if isinstance(value, Mapping):
+        parts = [(f"[{k!r}]", v) for k, v in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [(f"[{i}]", v) for i, v in enumerate(value)]
+    elif not isinstance(value, _PLAIN) and hasattr(value, "__dict__"):
+        parts = [(f".{k}", v) for k, v in vars(value).items()]
+    for name, part in parts:
+        try:
+            serde.dumps_typed(part)
+        except RecursionError:
+            return name
+        except Exception:
+            return name + _failing_path(serde, part)
+    return ""
+
+
+def _loaded(serde: SerializerProtocol, typed: Typed, where: str) -> Any:
+    try:
+        return serde.loads_typed((typed.tag, typed.data))
+    except Exception as e:
+        raise SerialisationError(
+            f"{where} (type {typed.tag!r}, {len(typed.data)} bytes) cannot be read back: "
+            f"{type(e).__name__}: {e}. What is stored is unchanged; use the serialiser that "
+            f"wrote it.",
+            field=where,
+        ) from e
+
+
+def _value(content: Content, blobs: Mapping[bytes, Typed]) -> Typed | None:
+    if isinstance(content, Typed):
+        return content
+    return blobs[content.hash] if isinstance(content, Blob) else None
+
+
+def _config(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:
+    return {
+        "configurable": {
+            "thread_id": thread_id,
+            "checkpoint_ns": ns,
+            "checkpoint_id": checkpoint_id,
+        }
+    }
+
+
+def _checked_version(channel: str, version: Any) -> None:
+    if type(version) is str and len(version) <= limits.TYPE_BYTES_MAX:
+        return
+    if type(version) is int and -(2**63) <= version < 2**63:
+        return
+    if type(version) is float:
+        return
+    raise InvalidArgument(
+        f"channel {channel!r} has version {version!r}; a version is a short text, an integer of "
+        f"64 bits or a float.",
+        field=channel,
+    )
