@@ -26,6 +26,12 @@ class Log:
     depth: int
     """Parents above it."""
     length: int
+    appends: int
+    """Pieces that were added to it, merged or not."""
+
+    def merge_due(self) -> bool:
+        """Whether one more piece may be one too many."""
+        return (self.appends + 1) % limits.LOG_SEGMENTS_MAX == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.clock import indices
+from checkpoint_router.core.errors import InvalidArgument
 from checkpoint_router.core.ids import Dot, EventId, ThreadKey, leaf_of, slot_of
 from checkpoint_router.core.records import Entry, Kind, Typed
 from checkpoint_router.core.token import KEY_BYTES
@@ -47,6 +48,13 @@ class _Thread:
 
     def checkpoints(self) -> Iterable[Entry]:
         return (e for e in self.shown() if e.kind is Kind.CHECKPOINT)
+
+
+def from_url(rest: str) -> "MemoryStorage":
+    """The storage of `memory:`, after which nothing follows."""
+    if rest:
+        raise InvalidArgument(f"memory: takes no argument, but got {rest!r}.", field="storage")
+    return MemoryStorage()
 
 
 class MemoryStorage:

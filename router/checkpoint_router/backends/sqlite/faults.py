@@ -1,0 +1,47 @@
+"""What an error of SQLite means to whoever called: typed, naming the record, with what to do.
+
+SQLite's own words are kept in the message. Broken pages are DataLoss; all else may pass.
+"""
+
+import sqlite3
+from typing import Final
+
+from checkpoint_router.core.errors import RouterError, Unavailable
+from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.storage.codec import lost
+
+_HINTS: Final = {
+    sqlite3.SQLITE_FULL: "The disk (or its quota) is full: free some space.",
+    sqlite3.SQLITE_READONLY: "The file cannot be written: check its permissions and its mount.",
+    sqlite3.SQLITE_CANTOPEN: "The file cannot be opened: check that its directory exists and "
+    "may be written.",
+    sqlite3.SQLITE_PERM: "The file cannot be opened: check its permissions.",
+    sqlite3.SQLITE_IOERR: "The disk answered with an error: check the system's log.",
+    sqlite3.SQLITE_BUSY: "Another process holds the file's lock: end it; a copy is made with "
+    "SQLite's backup command.",
+    sqlite3.SQLITE_NOMEM: "The process has no memory left.",
+}
+_BROKEN: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def is_broken(error: sqlite3.Error) -> bool:
+    """Whether the file's pages do not make sense any more."""
+    return _code(error) in _BROKEN
+
+
+def fault(error: sqlite3.Error, thread: ThreadKey | None, record: object) -> RouterError:
+    """The error to raise instead of `error`, which came while `record` was worked on."""
+    if is_broken(error) and thread is not None:
+        return lost(thread, record, f"the database file is damaged there ({error})")
+    where = f"{record}" if thread is None else f"{record} of thread {thread.thread!r}"
+    hint = _HINTS.get(_code(error), "Look at the router's log.")
+    return Unavailable(
+        f"the storage failed at {where}: {error}. {hint} The call may be repeated and then has "
+        f"the effect of one.",
+        sqlite=getattr(error, "sqlite_errorname", type(error).__name__),
+    )
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code; extended ones carry it in their low byte."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

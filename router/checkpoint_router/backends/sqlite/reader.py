@@ -1,0 +1,172 @@
+"""The verbs that read, each on a connection of its own thread, in one snapshot.
+
+Rules: no transaction outlives one call, so that the write-ahead log can always be copied into the
+file; every record is verified before it is given back.
+"""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from checkpoint_router.backends.sqlite import values
+from checkpoint_router.core.errors import DataLoss
+from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey
+from checkpoint_router.core.records import Entry, Typed, unpack_entry
+from checkpoint_router.storage.codec import lost, open_envelope
+from checkpoint_router.storage.port import Blobs, ThreadImage
+
+_THREAD = (
+    "SELECT th.id, th.gen FROM thread th JOIN tenant tn ON tn.id = th.tenant"
+    " WHERE tn.name = ? AND th.name = ?"
+)
+_TENANT = "SELECT id FROM tenant WHERE name = ?"
+
+
+def _find(conn: sqlite3.Connection, thread: ThreadKey) -> tuple[int, int]:
+    """Row number and live generation; (0, 1) for a thread that was never written to."""
+    row = conn.execute(_THREAD, (thread.tenant, thread.thread)).fetchone()
+    return (0, 1) if row is None else (row[0], row[1])
+
+
+def image(conn: sqlite3.Connection, thread: ThreadKey) -> ThreadImage:
+    """See `Storage.image`."""
+    t, gen = _find(conn, thread)
+    rows = conn.execute(
+        "SELECT id, erased, entry FROM event WHERE t = ? AND gen = ?", (t, gen)
+    ).fetchall()
+    rows.sort()
+    return ThreadImage(gen=gen, entries=tuple(_entry(conn, thread, *row) for row in rows))
+
+
+def _entry(
+    conn: sqlite3.Connection, thread: ThreadKey, row: int, erased: int, sealed: bytes
+) -> Entry:
+    try:
+        entry = unpack_entry(open_envelope(sealed, thread, "index entry"))
+    except DataLoss:
+        seg, idx = conn.execute("SELECT seg, idx FROM event WHERE id = ?", (row,)).fetchone()
+        id = EventId(SegmentId(seg), idx)
+        raise lost(thread, f"index entry of event {id}", "it fails its checksum") from None
+    return replace(entry, erased=True) if erased else entry
+
+
+def event(conn: sqlite3.Connection, thread: ThreadKey, gen: int, id: EventId) -> bytes | None:
+    """Canonical bytes of one event of that generation; None if it is not there or erased."""
+    row = conn.execute(
+        "SELECT e.erased, r.body FROM event e LEFT JOIN record r ON r.id = e.id"
+        " WHERE e.gen = ?1 AND e.seg = ?2 AND e.idx = ?3 AND e.t = (SELECT th.id FROM thread th"
+        " JOIN tenant tn ON tn.id = th.tenant WHERE tn.name = ?4 AND th.name = ?5)",
+        (gen, id.segment, id.index, thread.tenant, thread.thread),
+    ).fetchone()
+    if row is None or row[0]:
+        return None
+    if row[1] is None:
+        raise lost(thread, f"event {id}", "its record is not there")
+    return open_envelope(row[1], thread, f"event {id}")
+
+
+def missing_blobs(
+    conn: sqlite3.Connection, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
+) -> tuple[bytes, ...]:
+    """See `Storage.missing_blobs`."""
+    t, live = _find(conn, thread)
+    return values.absent(conn, t if live == gen else 0, hashes)
+
+
+def blobs(
+    conn: sqlite3.Connection,
+    thread: ThreadKey,
+    gen: int,
+    hashes: Sequence[bytes],
+    budget_bytes: int,
+) -> Blobs:
+    """See `Storage.blobs`."""
+    sizes = blob_sizes(conn, thread, gen, tuple(dict.fromkeys(hashes)))
+    t, _ = _find(conn, thread)
+    found: dict[bytes, Typed] = {}
+    asked = tuple(sizes)
+    for position, hash in enumerate(asked):
+        budget_bytes -= sizes[hash]
+        if budget_bytes < 0 and found:
+            return Blobs(found=found, rest=asked[position:])
+        value = values.load(conn, t, hash, thread)
+        assert value is not None, "sizes and values are of one snapshot"
+        found[hash] = value
+    return Blobs(found=found, rest=())
+
+
+def blob_sizes(
+    conn: sqlite3.Connection, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
+) -> Mapping[bytes, int]:
+    """See `Storage.blob_sizes`."""
+    t, live = _find(conn, thread)
+    if live != gen:
+        return {}
+    sizes = ((h, values.size(conn, t, h)) for h in hashes)
+    return {h: size for h, size in sizes if size is not None}
+
+
+def erased(conn: sqlite3.Connection, thread: ThreadKey, operation: bytes) -> bool:
+    """See `Storage.erased`."""
+    t, _ = _find(conn, thread)
+    row = conn.execute("SELECT 1 FROM operation WHERE t = ? AND id = ?", (t, operation)).fetchone()
+    return row is not None
+
+
+def threads(conn: sqlite3.Connection, tenant: str, after: str, limit: int) -> Sequence[str]:
+    """See `Storage.threads`."""
+    rows = conn.execute(
+        f"SELECT name FROM thread WHERE tenant = ({_TENANT}) AND name > ? AND EXISTS (SELECT 1"
+        " FROM event e WHERE e.t = thread.id AND e.gen = thread.gen AND NOT e.erased)"
+        " ORDER BY name LIMIT ?",
+        (tenant, after, limit),
+    )
+    return [name for (name,) in rows]
+
+
+def slot_threads(
+    conn: sqlite3.Connection, slot: int, after: tuple[int, str, str] | None, limit: int
+) -> Sequence[tuple[int, ThreadKey]]:
+    """See `Storage.slot_threads`."""
+    rows = conn.execute(
+        "SELECT th.leaf, tn.name, th.name FROM thread th JOIN tenant tn ON tn.id = th.tenant"
+        " WHERE th.slot = ? AND th.leaf >= ? AND (th.leaf, tn.name, th.name) > (?, ?, ?)"
+        " ORDER BY th.leaf, tn.name, th.name LIMIT ?",
+        (slot, after[0] if after else 0, *(after or (-1, "", "")), limit),
+    )
+    return [(leaf, ThreadKey(tenant, name)) for leaf, tenant, name in rows]
+
+
+def newest(
+    conn: sqlite3.Connection, tenant: str, before: tuple[str, str] | None, limit: int
+) -> Sequence[tuple[str, str]]:
+    """See `Storage.newest`."""
+    below = "" if before is None else " AND e.cid <= ?2 AND (e.cid, th.name) < (?2, ?3)"
+    rows = conn.execute(
+        "SELECT e.cid, th.name FROM event e JOIN thread th ON th.id = e.t"
+        f" WHERE e.tenant = (SELECT id FROM tenant WHERE name = ?1) AND e.cid IS NOT NULL{below}"
+        " ORDER BY e.cid DESC, th.name DESC",
+        (tenant, *(before or ())),
+    )
+    found: list[tuple[str, str]] = []
+    for row in rows:
+        if len(found) == limit:
+            break
+        # Equal ones follow each other: a checkpoint may be stored more than once.
+        if not found or found[-1] != row:
+            found.append(row)
+    rows.close()
+    return found
+
+
+def threads_of_runs(conn: sqlite3.Connection, tenant: str, runs: Sequence[str]) -> Sequence[str]:
+    """See `Storage.threads_of_runs`."""
+    found: set[str] = set()
+    for run in runs:
+        rows = conn.execute(
+            f"SELECT name FROM thread WHERE id IN (SELECT t FROM event WHERE tenant = ({_TENANT})"
+            " AND run = ?)",
+            (tenant, run),
+        )
+        found.update(name for (name,) in rows)
+    return sorted(found)

@@ -1,0 +1,248 @@
+"""The one thread that writes: group commit, and what a failure in a group means for each call.
+
+Owner: the thread owns the connection, `Changes` and the commit number. The loop hands it jobs
+and gets one answer per group of them, after the commit is on disk and marked.
+
+Rules: a group is all that waits, at most `GROUP_PUTS_MAX` jobs or `GROUP_BYTES_MAX` bytes. If a
+job fails, the transaction is rolled back and each job of the group is done again alone, so a
+failure hits only the job it belongs to (a savepoint each would do the same, and cost each job
+what only failures need to cost). If the commit itself fails, all of the group are Unavailable.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from checkpoint_router.backends.sqlite.changes import Changes, WentBack
+from checkpoint_router.backends.sqlite.faults import fault
+from checkpoint_router.backends.sqlite.mark import Mark, MarkFile, commit_seq
+from checkpoint_router.core import limits
+from checkpoint_router.core.errors import RouterError, Unavailable
+from checkpoint_router.core.ids import ThreadKey
+
+T = TypeVar("T")
+
+JOB_BYTES: Final = 1024
+"""Counted for a job beside its payload: index pages are written too."""
+
+WAL_BYTES_MAX: Final = 16 * limits.MIB
+"""About this much is written to the log before it is copied into the file. Larger: reads look
+through more of the log. Smaller: hot pages are copied more often."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One verb's work in a transaction."""
+
+    work: Callable[[Changes], Any]
+    thread: ThreadKey | None
+    record: object
+    """What an error names."""
+    bytes: int
+    answer: asyncio.Future[Any]
+
+
+Outcome = tuple[Job, Any, BaseException | None]
+
+
+class Writer:
+    """From `start` to `stop`."""
+
+    def __init__(
+        self,
+        conn: sqlite3.Connection,
+        mark: MarkFile,
+        loop: asyncio.AbstractEventLoop,
+        wal_is_large: Callable[[], None],
+    ) -> None:
+        self.conn = conn
+        self.alarms: list[str] = []
+        self._changes = Changes(conn)
+        self._mark = mark
+        self._loop = loop
+        self._wal_is_large = wal_is_large
+        self._seq = commit_seq(conn)
+        self._written = 0
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
+        self._stopped = False
+
+    @property
+    def actor(self) -> int:
+        """Whose dots are given out now."""
+        return self._changes.actor
+
+    def start(self) -> None:
+        """Draws the actor, durably, then takes jobs. Raises sqlite3.Error."""
+        self._new_actor()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Ends what was handed in before, durably."""
+        if not self._stopped:
+            self._stopped = True
+            self._jobs.put(None)
+            await asyncio.to_thread(self._thread.join)
+
+    async def do(
+        self,
+        work: Callable[[Changes], T],
+        *,
+        thread: ThreadKey | None = None,
+        record: object = "the database",
+        bytes: int = 0,
+    ) -> T:
+        """What `work` returns, durable. Raises what it raises, or Unavailable."""
+        if self._stopped:
+            raise Unavailable("the storage is closed. Nothing was written.")
+        job = Job(
+            work=work,
+            thread=thread,
+            record=record,
+            bytes=bytes + JOB_BYTES,
+            answer=self._loop.create_future(),
+        )
+        self._jobs.put(job)
+        answer: T = await job.answer
+        return answer
+
+    # The thread ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        more = True
+        while more:
+            first = self._jobs.get()
+            if first is None:
+                return
+            group, more = self._group(first)
+            if self._changes.actor_is_full():
+                self._quietly(self._new_actor)
+            outcomes = self._commit(group)
+            self._loop_call(outcomes)
+            self._count(group)
+
+    def _group(self, first: Job) -> tuple[list[Job], bool]:
+        group, size = [first], first.bytes
+        while len(group) < limits.GROUP_PUTS_MAX and size < limits.GROUP_BYTES_MAX:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                return group, False
+            group.append(job)
+            size += job.bytes
+        return group, True
+
+    def _commit(self, group: list[Job]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        job = group[0]
+        try:
+            self.conn.execute("BEGIN IMMEDIATE")
+            before = self.conn.total_changes
+            for job in group:
+                outcomes.append((job, job.work(self._changes), None))
+            if self.conn.total_changes != before:
+                self.conn.execute(
+                    "UPDATE meta SET value = ? WHERE key = 'commit_seq'", (self._seq + 1,)
+                )
+        except Exception as e:
+            self._roll_back()
+            if isinstance(e, WentBack):
+                e = self._went_back()
+            if len(group) > 1:
+                return [outcome for job in group for outcome in self._commit([job])]
+            return [(job, None, _error(e, job))]
+        try:
+            self._end(changed=self.conn.total_changes != before)
+        except Exception as e:
+            self._roll_back()
+            return [(job, None, _error(e, job)) for job in group]
+        return outcomes
+
+    def _end(self, *, changed: bool) -> None:
+        self.conn.execute("COMMIT")
+        self._changes.committed()
+        if changed:
+            self._seq += 1
+            self._mark.write(Mark(self._changes.actor, self._seq))
+
+    def _roll_back(self) -> None:
+        self._changes.rolled_back()
+        if self.conn.in_transaction:
+            self._quietly(lambda: self.conn.execute("ROLLBACK"))
+
+    def _went_back(self) -> Exception:
+        text = (
+            "the database file lost events of this process while it was open: it was changed "
+            "from outside. Stop the router and put back the newest copy of the directory."
+        )
+        self.alarms.append(text)
+        self._quietly(self._new_actor)
+        return Unavailable(f"{text} The call may be repeated.")
+
+    def _new_actor(self) -> None:
+        """In a transaction of its own: no dot of it is given before it is recorded."""
+        self.conn.execute("BEGIN IMMEDIATE")
+        try:
+            actor, row = self._changes.record_actor(self._seq + 1)
+            self.conn.execute(
+                "UPDATE meta SET value = ? WHERE key = 'commit_seq'", (self._seq + 1,)
+            )
+            self.conn.execute("COMMIT")
+        except sqlite3.Error:
+            self._roll_back()
+            raise
+        self._changes.take_actor(actor, row)
+        self._seq += 1
+        self._mark.write(Mark(actor, self._seq))
+
+    def _quietly(self, work: Callable[[], object]) -> None:
+        """For what may fail without harm: it is tried again when it is due again."""
+        try:
+            work()
+        except (sqlite3.Error, OSError) as e:
+            self._note(e)
+
+    def _note(self, error: Exception) -> None:
+        text = f"the last background failure of the storage: {error}"
+        self.alarms[:] = [a for a in self.alarms if not a.startswith("the last background")]
+        self.alarms.append(text)
+
+    def _loop_call(self, outcomes: list[Outcome]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(_answer, outcomes)
+        except RuntimeError:
+            # The loop was closed: nobody waits for the answers any more.
+            return
+
+    def _count(self, group: list[Job]) -> None:
+        # Payload is written once, and pages of indices around it: about as much again.
+        self._written += 2 * sum(job.bytes for job in group) + 8 * 8 * limits.KIB
+        if self._written > WAL_BYTES_MAX:
+            self._written = 0
+            self._wal_is_large()
+
+
+def _answer(outcomes: list[Outcome]) -> None:
+    for job, value, error in outcomes:
+        if job.answer.done():
+            continue
+        if error is None:
+            job.answer.set_result(value)
+        else:
+            job.answer.set_exception(error)
+
+
+def _error(error: Exception, job: Job) -> Exception:
+    if isinstance(error, sqlite3.Error):
+        return fault(error, job.thread, job.record)
+    if isinstance(error, (RouterError, AssertionError)):
+        return error
+    if isinstance(error, OSError):
+        return Unavailable(f"the storage failed at {job.record}: {error}. The call may be repeated.")
+    return error

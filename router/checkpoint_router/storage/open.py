@@ -1,0 +1,34 @@
+"""From a storage URL to a storage that is not open yet.
+
+A backend is imported when a URL names it, so a router needs the driver of its own engine only,
+and this floor knows the backends by name, not by import.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Final
+
+from checkpoint_router.core.errors import UnknownStorage
+from checkpoint_router.storage.port import Storage
+
+SCHEMES: Final[Mapping[str, tuple[str, str]]] = {
+    "memory": (
+        "checkpoint_router.storage.memory:from_url",
+        "memory:  (ends with the process; for tests)",
+    ),
+    "sqlite": ("checkpoint_router.backends.sqlite:from_url", "sqlite:DIRECTORY"),
+}
+"""Scheme to the callable that makes the storage from what follows the colon, and to a usage."""
+
+
+def storage_from_url(url: str) -> Storage:
+    """The storage that `url` names. Raises UnknownStorage, or InvalidArgument for a bad rest."""
+    scheme, colon, rest = url.partition(":")
+    if not colon or scheme not in SCHEMES:
+        known = "; ".join(usage for _, usage in SCHEMES.values())
+        raise UnknownStorage(
+            f"no storage is called {url!r}. Known are: {known}.", field="storage", url=url
+        )
+    module, _, name = SCHEMES[scheme][0].partition(":")
+    make: Callable[[str], Storage] = getattr(import_module(module), name)
+    return make(rest)
