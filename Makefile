@@ -14,8 +14,8 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 PYTEST = $(BIN)/python -m pytest -q
 # Without a router process, or nearly: what fails most often fails within seconds.
-QUICK = $(wildcard tests/test_tidy.py tests/unit tests/property tests/scenarios tests/contract \
-	tests/wire)
+QUICK = $(wildcard tests/test_tidy.py tests/test_install.py \
+	$(addprefix tests/,unit property scenarios contract wire))
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:

@@ -57,7 +57,7 @@ _REGISTRY = re.compile(
 _EXCUSE = re.compile(
     r"#\s*(?P<kind>noqa|type:\s*ignore)(?P<codes>:\s*\w+(,\s*\w+)*|\[[^]]*\])?(?P<reason>.*)"
 )
-_REASON = re.compile(r"[#-]\s*\w+")
+_REASON = re.compile(r"[#(-]\s*\w+")
 
 
 @dataclass(frozen=True, slots=False, kw_only=True)
