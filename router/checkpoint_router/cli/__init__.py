@@ -1,0 +1,21 @@
+"""Floor 7: the command `checkpoint-router`.
+
+Noun, then verb. Data on standard output, talk on standard error; exit codes in `cli.exits`.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Runs one command and ends the process with its exit code."""
+    try:
+        from checkpoint_router.cli.run import run
+    except ModuleNotFoundError as e:
+        if e.name is not None and e.name.startswith("checkpoint_router"):
+            raise
+        sys.stderr.write(
+            f"error: the command line needs {e.name}, which an agent does not.\n"
+            "next:  pip install 'langgraph-checkpoint-router[server]'\n"
+        )
+        sys.exit(2)
+    run()

@@ -1,0 +1,65 @@
+"""How a command ends: one exit code for each kind of end, and for each error the next thing to try.
+
+Rules: 0 is given only for work that is done; a script can tell "asked and answered no" from "could
+not ask"; the text of an error goes to standard error, never among the data.
+"""
+
+from enum import IntEnum
+
+from checkpoint_router.core import errors
+
+
+class Exit(IntEnum):
+    """Exit codes, the same for every command."""
+
+    DONE = 0
+    NEGATIVE = 1
+    """It ran, and the answer is no: nothing found, a check failed, the question was declined."""
+    USAGE = 2
+    """The command as given can never work."""
+    UNREACHABLE = 3
+    """No router answered in time."""
+    REFUSED = 4
+    """A router, or a rule, said no. Nothing was changed."""
+    PARTLY = 5
+    """Some of it is done. The message says how to go on."""
+
+
+_UNREACHABLE = (errors.Unavailable, errors.DeadlineExceeded, errors.Overloaded)
+
+
+def exit_of(error: errors.RouterError) -> Exit:
+    """The exit code for a command that ended with `error`."""
+    if isinstance(error, _UNREACHABLE):
+        return Exit.UNREACHABLE
+    if isinstance(error, errors.InvalidArgument):
+        return Exit.USAGE
+    if isinstance(error, errors.DataLoss):
+        return Exit.NEGATIVE
+    return Exit.REFUSED
+
+
+def next_step(error: errors.RouterError) -> str:
+    """A command, or an act, that helps after `error`; empty if its own message says it."""
+    match error:
+        case errors.DeadlineExceeded():
+            return (
+                "see whether the router is well with `checkpoint-router doctor`, "
+                "or give it more time with --timeout SECONDS."
+            )
+        case errors.Overloaded():
+            return "try again shortly; `checkpoint-router doctor` shows what the router is doing."
+        case errors.Unavailable():
+            return (
+                "start a router with `checkpoint-router dev`, "
+                "or name the one you mean with --target router://HOST:PORT."
+            )
+        case errors.DataLoss():
+            return (
+                "stop the router and look at its storage with "
+                "`checkpoint-router doctor --storage sqlite:DIR`."
+            )
+        case errors.InvalidArgument():
+            return "see the command's --help for what it takes."
+        case _:
+            return ""

@@ -1,0 +1,73 @@
+"""Options that several commands share, so that each is spelt, checked and explained once."""
+
+from itertools import islice
+from typing import Annotated, Final
+
+import typer
+
+from checkpoint_router.cli.console import Output
+from checkpoint_router.cli.link import Link
+from checkpoint_router.client.target import Target as Address
+from checkpoint_router.core.errors import RouterError
+from checkpoint_router.core.ids import checked_tenant
+
+TARGET_DEFAULT: Final = "router://127.0.0.1:7070"
+TENANT_DEFAULT: Final = "default"
+TIMEOUT_SECONDS_DEFAULT: Final = 10.0
+COMPLETION_SECONDS: Final = 0.5
+"""How long a shell may hang on the tab key."""
+COMPLETIONS_MAX: Final = 50
+
+Target = Annotated[
+    str,
+    typer.Option(
+        metavar="router://HOST:PORT",
+        help="The router to ask; several, separated by commas, are tried in turn.",
+    ),
+]
+Tenant = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Whose threads: what the target's ?tenant= says if it is not given, else 'default'.",
+        show_default=False,
+    ),
+]
+Timeout = Annotated[
+    float, typer.Option(metavar="SECONDS", min=0.1, max=600, help="How long one call may take.")
+]
+Format = Annotated[
+    Output,
+    typer.Option("--output", "-o", help="A table for people, or JSON for programs."),
+]
+
+
+def link(target: str, tenant: str | None = None, timeout_seconds: float = 10.0) -> Link:
+    """A link to what the options name. Raises InvalidArgument for a wrong address or tenant."""
+    parsed = Address.parse(target)
+    return Link(
+        tuple(map(str, parsed.endpoints)),
+        tenant=checked_tenant(tenant) if tenant is not None else parsed.tenant or TENANT_DEFAULT,
+        timeout_seconds=timeout_seconds,
+    )
+
+
+def completed_threads(context: typer.Context, incomplete: str) -> list[str]:
+    """Thread ids for a shell that completes a command line; none if no router answers at once."""
+    target = context.params.get("target") or TARGET_DEFAULT
+    try:
+        with link(target, context.params.get("tenant"), COMPLETION_SECONDS) as router:
+            names = (found.thread.thread for found in router.threads())
+            return list(islice((n for n in names if n.startswith(incomplete)), COMPLETIONS_MAX))
+    except RouterError:  # a shell that waits for names has nowhere to show it
+        return []
+
+
+ThreadId = Annotated[
+    str,
+    typer.Argument(metavar="THREAD", help="A thread id.", autocompletion=completed_threads),
+]
+ThreadIds = Annotated[
+    list[str],
+    typer.Argument(metavar="THREAD...", help="Thread ids.", autocompletion=completed_threads),
+]

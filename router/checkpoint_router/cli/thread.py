@@ -1,0 +1,271 @@
+"""`checkpoint-router thread …`: looking at threads, and deleting them.
+
+Rules: no command needs LangGraph, and none sees a value; only `delete` changes anything, shows
+first what goes, and says afterwards what is left.
+"""
+
+from itertools import islice
+from typing import Annotated, Final
+
+import typer
+
+from checkpoint_router.cli import console, documents, words
+from checkpoint_router.cli.console import Output
+from checkpoint_router.cli.deletion import delete
+from checkpoint_router.cli.disputes import draw_conflict
+from checkpoint_router.cli.drawing import Look, draw
+from checkpoint_router.cli.exits import Exit
+from checkpoint_router.cli.facts import facts_of
+from checkpoint_router.cli.options import (
+    TARGET_DEFAULT,
+    TENANT_DEFAULT,
+    TIMEOUT_SECONDS_DEFAULT,
+    Format,
+    Target,
+    Tenant,
+    ThreadId,
+    Timeout,
+    link,
+)
+from checkpoint_router.core.answers import Listed, ListQuery
+from checkpoint_router.core.clock import unix_ms_of
+from checkpoint_router.core.ids import ThreadKey
+
+WIDE_COLUMNS: Final = 150
+"""From here on a terminal has room for whole checkpoint ids in a tree."""
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.command()(delete)
+
+Everything = Annotated[bool, typer.Option("--all", help="Fold nothing, cut nothing off.")]
+
+
+@app.command("list")
+def list_threads(
+    target: Target = TARGET_DEFAULT,
+    tenant: Tenant = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many at the most.")] = 100,
+    everything: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
+    output: Format = Output.TABLE,
+    timeout: Timeout = TIMEOUT_SECONDS_DEFAULT,
+) -> None:
+    """List the threads of a tenant, by id.
+
+    \b
+    Examples:
+      checkpoint-router thread list
+      checkpoint-router thread list --tenant acme --all --output json
+    """
+    with link(target, tenant, timeout) as router:
+        found = list(islice(router.threads(), None if everything else limit + 1))
+    more = not everything and len(found) > limit
+    found = found if everything else found[:limit]
+    if output is Output.JSON:
+        body = {
+            "tenant": router.tenant,
+            "threads": [documents.summary(t) for t in found],
+            "more": more,
+        }
+        console.document("thread.list", body)
+    else:
+        console.table(
+            ("THREAD", "CHECKPOINTS", "EVENTS", "CONFLICTS", "GENERATION", "HEAD", "UPDATED"),
+            [
+                (
+                    t.thread.thread,
+                    str(t.checkpoints),
+                    str(t.events),
+                    str(t.open_conflicts),
+                    str(t.gen),
+                    t.head or "-",
+                    words.moment(t.updated_unix_ms),
+                )
+                for t in found
+            ],
+            right=(1, 2, 3, 4),
+        )
+    if more:
+        console.say(f"There are more than {limit}: raise --limit, or give --all.")
+    elif not found:
+        console.say(f"Tenant {words.printable(router.tenant)} has no threads here.")
+
+
+@app.command()
+def show(
+    thread: ThreadId,
+    target: Target = TARGET_DEFAULT,
+    tenant: Tenant = None,
+    everything: Everything = False,
+    writes: Annotated[
+        bool, typer.Option("--writes", help="The writes of every checkpoint, not of the last ones.")
+    ] = False,
+    full_ids: Annotated[
+        bool, typer.Option("--full-ids", help="Whole ids and times, also on a narrow terminal.")
+    ] = False,
+    output: Format = Output.TABLE,
+    timeout: Timeout = TIMEOUT_SECONDS_DEFAULT,
+) -> None:
+    """Draw a thread's checkpoints as a tree: steps, forks, subgraphs, pending writes, sizes.
+
+    The oldest checkpoint is on top. A line goes on with the checkpoint that led to the head (●);
+    others that share its parent are forks below it, and losers of a conflict are marked (✗).
+    Sizes are those of the record, of all values that it names, and of those that it named first.
+    Values are never opened.
+
+    \b
+    Examples:
+      checkpoint-router thread show trip-42
+      checkpoint-router thread show trip-42 --all --writes
+      checkpoint-router thread show trip-42 --output json | jq '.checkpoints[-1]'
+    """
+    with link(target, tenant, timeout) as router:
+        key = router.key(thread)
+        found = router.tree(key)
+    if output is Output.JSON:
+        console.document("thread.show", {**documents.key(key), **documents.tree(found)})
+    elif found.nodes or found.orphans:
+        look = Look(everything=everything, writes=writes, short_ids=_short(full_ids))
+        console.show(draw(found, _title(key), look))
+    if not found.nodes and not found.orphans:
+        raise _nothing(key)
+
+
+@app.command()
+def history(
+    thread: ThreadId,
+    target: Target = TARGET_DEFAULT,
+    tenant: Tenant = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option("--ns", metavar="NS", help="Only this namespace; '' is the root graph."),
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only checkpoints with a smaller id.")
+    ] = None,
+    losers: Annotated[
+        bool, typer.Option("--losers", help="Also what only the loser of a conflict has.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many at the most.")] = 20,
+    everything: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
+    output: Format = Output.TABLE,
+    timeout: Timeout = TIMEOUT_SECONDS_DEFAULT,
+) -> None:
+    """List a thread's checkpoints, newest first, as `get_state_history` goes through them.
+
+    \b
+    Examples:
+      checkpoint-router thread history trip-42
+      checkpoint-router thread history trip-42 --ns '' --limit 5
+      checkpoint-router thread history trip-42 --losers --all --output json
+    """
+    with link(target, tenant, timeout) as router:
+        key = router.key(thread)
+        query = ListQuery(
+            tenant=key.tenant,
+            thread=key.thread,
+            ns=namespace,
+            checkpoint_id=None,
+            before=before,
+            limit=None if everything else limit + 1,
+            losers=losers,
+            with_blobs=False,
+        )
+        found = list(router.listed(query))
+    more = not everything and len(found) > limit
+    found = found if everything else found[:limit]
+    if output is Output.JSON:
+        body = {
+            **documents.key(key),
+            "checkpoints": [documents.listed(item) for item in found],
+            "more": more,
+        }
+        console.document("thread.history", body)
+    elif found:
+        console.table(_HISTORY, [_history_row(item) for item in found], right=(2, 5))
+    if more:
+        console.say(
+            "There are older ones: raise --limit, give --all, or "
+            f"--before {found[-1].tuple.checkpoint_id}."
+        )
+    if not found:
+        raise _nothing(key, "that matches" if namespace is not None or before else "")
+
+
+_HISTORY: Final = ("CHECKPOINT", "NAMESPACE", "STEP", "SOURCE", "WRITTEN", "WRITES", "WRITTEN BY")
+
+
+def _history_row(item: Listed) -> tuple[str, ...]:
+    found = item.tuple
+    facts = facts_of(found.checkpoint.metadata)
+    tasks = dict.fromkeys(words.task_name(w.task_path) for w in found.pending_writes)
+    return (
+        found.checkpoint_id,
+        words.namespace(found.ns),
+        "?" if facts.step is None else str(facts.step),
+        facts.source or "-",
+        words.moment(unix_ms_of(found.hlc)),
+        str(len(found.pending_writes)),
+        words.some(list(tasks)) or "-",
+    )
+
+
+@app.command()
+def conflicts(
+    thread: ThreadId,
+    target: Target = TARGET_DEFAULT,
+    tenant: Tenant = None,
+    everything: Everything = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="End with exit code 1 if a record is open.")
+    ] = False,
+    output: Format = Output.TABLE,
+    timeout: Timeout = TIMEOUT_SECONDS_DEFAULT,
+) -> None:
+    """Show a thread's conflict records: both sides, what ran twice, and what to do next.
+
+    A conflict is what two runs leave behind that went on from one checkpoint without knowing of
+    each other. Nothing of either side is lost.
+
+    \b
+    Examples:
+      checkpoint-router thread conflicts trip-42
+      checkpoint-router thread conflicts trip-42 --check && echo "none is open"
+    """
+    with link(target, tenant, timeout) as router:
+        key = router.key(thread)
+        found = router.conflicts(key).conflicts
+    if output is Output.JSON:
+        body = {
+            **documents.key(key),
+            "conflicts": [documents.conflict(record) for record in found],
+        }
+        console.document("thread.conflicts", body)
+    else:
+        for record in sorted(found, key=lambda r: (not r.open, r.id)):
+            short = _short(full_ids=False)
+            console.show(draw_conflict(record, thread, short_ids=short, everything=everything))
+    still_open = sum(record.open for record in found)
+    said = words.count(len(found), "conflict record")
+    console.say(f"{said}, {still_open} open." if found else f"No conflicts in {_title(key)}.")
+    if check and still_open:
+        raise typer.Exit(Exit.NEGATIVE)
+
+
+def _title(key: ThreadKey) -> str:
+    name = words.printable(key.thread)
+    if key.tenant == TENANT_DEFAULT:
+        return f"thread {name}"
+    return f"thread {name} of tenant {words.printable(key.tenant)}"
+
+
+def _short(full_ids: bool) -> bool:
+    return not full_ids and console.on_terminal() and console.width() < WIDE_COLUMNS
+
+
+def _nothing(key: ThreadKey, what: str = "") -> typer.Exit:
+    console.complain(
+        f"{_title(key)} has nothing stored {what}".rstrip() + ".",
+        "see which threads there are with "
+        f"`checkpoint-router thread list --tenant {words.quoted(key.tenant)}`.",
+    )
+    return typer.Exit(Exit.NEGATIVE)
