@@ -8,7 +8,7 @@ test's own loop, or into the sync method in a worker thread, so neither half can
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from langgraph.checkpoint.base import (
@@ -129,10 +129,26 @@ class Runs:
     async def bulk_update_state(self, *args: Any, **kwargs: Any) -> Any:
         return await self._call("bulk_update_state", *args, **kwargs)
 
-    async def stream(self, *args: Any, **kwargs: Any) -> list[Any]:
+    async def stream(
+        self, *args: Any, on_chunk: Callable[[Any], None] = lambda chunk: None, **kwargs: Any
+    ) -> list[Any]:
+        """All chunks; each is given to `on_chunk` while the graph is still running."""
+        chunks: list[Any] = []
+
+        def take(chunk: Any) -> None:
+            on_chunk(chunk)
+            chunks.append(chunk)
+
+        def run() -> None:
+            for chunk in self.graph.stream(*args, **kwargs):
+                take(chunk)
+
         if self.flavour == "async":
-            return [chunk async for chunk in self.graph.astream(*args, **kwargs)]
-        return await asyncio.to_thread(lambda: list(self.graph.stream(*args, **kwargs)))
+            async for chunk in self.graph.astream(*args, **kwargs):
+                take(chunk)
+        else:
+            await asyncio.to_thread(run)
+        return chunks
 
     async def history(self, *args: Any, **kwargs: Any) -> list[Any]:
         if self.flavour == "async":
