@@ -1,4 +1,4 @@
-"""LangGraph checkpoints over many databases: the saver that agents use, and the router behind it."""
+"""LangGraph checkpoints over many databases: the saver for agents, and the router behind it."""
 
 from typing import TYPE_CHECKING
 

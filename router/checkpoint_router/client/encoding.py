@@ -14,10 +14,12 @@ from typing import Any, Final, NamedTuple
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
-    Checkpoint as LangGraphCheckpoint,
     CheckpointMetadata,
     CheckpointTuple,
     get_checkpoint_metadata,
+)
+from langgraph.checkpoint.base import (
+    Checkpoint as LangGraphCheckpoint,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
@@ -158,7 +160,9 @@ def encode_filters(filter: Mapping[str, Any] | None) -> tuple[MetadataFilter, ..
                 f"(text, numbers, booleans, None, lists, dicts with text keys).",
                 field=key,
             )
-        out.append(MetadataFilter(key=checked_id("filter key", key, empty=True), json=json.dumps(value)))
+        out.append(
+            MetadataFilter(key=checked_id("filter key", key, empty=True), json=json.dumps(value))
+        )
     return tuple(out)
 
 
@@ -208,9 +212,7 @@ def decode_content(
     return None if typed is None else _loaded(serde, typed, where)
 
 
-def decode_metadata(
-    serde: SerializerProtocol, metadata: Sequence[MetadataEntry]
-) -> dict[str, Any]:
+def decode_metadata(serde: SerializerProtocol, metadata: Sequence[MetadataEntry]) -> dict[str, Any]:
     """Metadata as it was given."""
     return {
         m.key: json.loads(m.value)
@@ -223,7 +225,7 @@ def decode_metadata(
 def is_json(value: Any) -> bool:
     """Whether JSON gives `value` back, a tuple as a list aside."""
     if isinstance(value, str):
-        return type(value) is str and value.isascii() or _has_utf8(value)
+        return (type(value) is str and value.isascii()) or _has_utf8(value)
     if isinstance(value, float):
         return type(value) is float and math.isfinite(value)
     if value is None or type(value) is bool or type(value) is int:

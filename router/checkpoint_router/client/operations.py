@@ -184,11 +184,7 @@ class Operations:
                         raise _lost(missing)
                     run.forget_values()
                     # Other bytes are another event: the refused one was never stored.
-                    return (
-                        yield from self._store(
-                            run, names, cid, task_id, again(), again=None
-                        )
-                    )
+                    return (yield from self._store(run, names, cid, task_id, again(), again=None))
                 wanted = [have[h] for h in missing]
                 blobs = yield from self._sent_ahead(thread, run, wanted)
                 answer = yield self._put(thread, event, blobs)
@@ -275,9 +271,7 @@ class Operations:
         blobs = yield from self._fetched(names.thread, contents, blobs)
         result: dict[str, DeltaChannelHistory] = {}
         for history in answer.channels:
-            entry = DeltaChannelHistory(
-                writes=encoding.decode_writes(serde, history.writes, blobs)
-            )
+            entry = DeltaChannelHistory(writes=encoding.decode_writes(serde, history.writes, blobs))
             if history.seed is not None:
                 where = f"channel {history.channel!r}"
                 entry["seed"] = encoding.decode_content(serde, history.seed, blobs, where)
@@ -366,9 +360,7 @@ class Operations:
         for at in range(0, len(ids), limits.IDS_PER_CALL_MAX):
             request = pb.DeleteForRunsRequest()
             batch = ids[at : at + limits.IDS_PER_CALL_MAX]
-            requests.fill_delete_for_runs(
-                request, self.tenant, batch, os.urandom(REQUEST_ID_BYTES)
-            )
+            requests.fill_delete_for_runs(request, self.tenant, batch, os.urandom(REQUEST_ID_BYTES))
             yield Call("delete_for_runs", request)
 
     def copy_thread(self, source: str, target: str) -> Operation[None]:
@@ -395,9 +387,7 @@ class Operations:
         for at in range(0, len(ids), limits.IDS_PER_CALL_MAX):
             request = pb.PruneRequest()
             batch = ids[at : at + limits.IDS_PER_CALL_MAX]
-            requests.fill_prune(
-                request, self.tenant, batch, chosen, os.urandom(REQUEST_ID_BYTES)
-            )
+            requests.fill_prune(request, self.tenant, batch, chosen, os.urandom(REQUEST_ID_BYTES))
             yield Call("prune", request)
         for thread in ids:
             self.sessions.forget(thread)

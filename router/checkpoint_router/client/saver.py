@@ -185,9 +185,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
     # The async half -----------------------------------------------------------------------------------
     # Plain functions that return coroutines: values are serialised when the saver is called.
 
-    def aget_tuple(  # type: ignore[override] # a coroutine function in all but name
-        self, config: RunnableConfig
-    ) -> Coroutine[Any, Any, CheckpointTuple | None]:
+    def aget_tuple(self, config: RunnableConfig) -> Coroutine[Any, Any, CheckpointTuple | None]:
         """As `get_tuple`."""
         return self._adrive(self._operations.get_tuple(self.serde, config))
 
@@ -209,7 +207,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
 
         return pages()
 
-    def aput(  # type: ignore[override] # as aget_tuple
+    def aput(
         self,
         config: RunnableConfig,
         checkpoint: Checkpoint,
@@ -221,7 +219,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
             self._operations.put(self.serde, config, checkpoint, metadata, new_versions)
         )
 
-    def aput_writes(  # type: ignore[override] # as aget_tuple
+    def aput_writes(
         self,
         config: RunnableConfig,
         writes: Sequence[tuple[str, Any]],
@@ -262,7 +260,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
 
     # ----------------------------------------------------------------------------------------------------
 
-    def get_next_version(self, current: str | int | float | None, channel: None) -> str:
+    def get_next_version(self, current: str | float | None, channel: None) -> str:
         """A version above `current` that no other branch will ever make: a counter orders, a
         random part tells branches apart. Continues threads begun under other savers."""
         count = 0

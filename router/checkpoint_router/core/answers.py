@@ -13,6 +13,9 @@ from checkpoint_router.core.records import (
     Typed,
 )
 
+Values = tuple[tuple[bytes, Typed], ...]
+"""Values with their hashes, each once."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewBlob:
@@ -83,12 +86,12 @@ class CheckpointTuple:
 class ReadAnswer:
     """One read."""
 
-    tuple: CheckpointTuple | None
-    blobs: tuple[tuple[bytes, Typed], ...]
+    blobs: Values
     """Of the tuple, each once, as far as they fit beside it."""
     clock: ThreadClock
     token: bytes
     """Of the read, also where there was nothing to show."""
+    tuple: CheckpointTuple | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +133,7 @@ class Page:
     """A page of a listing; `cursor` is empty at the end."""
 
     listed: tuple[Listed, ...]
-    blobs: tuple[tuple[bytes, Typed], ...]
+    blobs: Values
     cursor: bytes
 
 
@@ -149,7 +152,7 @@ class DeltaAnswer:
     """One history for each channel."""
 
     channels: tuple[DeltaHistory, ...]
-    blobs: tuple[tuple[bytes, Typed], ...]
+    blobs: Values
 
 
 class PruneStrategy(Enum):

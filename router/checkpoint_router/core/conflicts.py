@@ -64,15 +64,21 @@ class Conflict:
     """Tasks that ran on both sides."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A concurrent pair, turned so that the side with the smaller first event is `one`."""
+
+    one: SegmentId
+    two: SegmentId
+    unknown_one: int
+    """Events on the lineage of `one` that `two` neither saw nor closed."""
+    unknown_two: int
+
+
 def conflicts(history: History) -> tuple[Conflict, ...]:
     """All records of a thread, by id."""
-    groups: dict[tuple[SegmentId, SegmentId], list[tuple[SegmentId, SegmentId]]] = {}
-    for one, two in sorted(history.concurrent):
-        x, y = _first_unknown(history, one, two), _first_unknown(history, two, one)
-        if x is not None and y is not None:
-            low, high = sorted((x, y))
-            groups.setdefault((low, high), []).append((one, two))
-    found = [_record(history, pair, members) for pair, members in groups.items()]
+    winner = history.lineage(history.winner()).mask
+    found = [_record(history, key, pairs, winner) for key, pairs in _groups(history).items()]
     return tuple(sorted(found, key=lambda c: c.id))
 
 
@@ -80,44 +86,54 @@ def losing(history: History) -> int:
     """Events that only open conflicts' losers have: prune spares them."""
     kept = 0
     winner = history.lineage(history.winner()).mask
-    for record in conflicts(history):
-        if record.open:
-            for side in record.sides:
-                kept |= history.lineage(side.segment).mask & ~winner
+    for key, pairs in _groups(history).items():
+        if _record(history, key, pairs, winner).open:
+            # All who branch there lose, not only the two where the branches part.
+            for segment in {s for pair in pairs for s in (pair.one, pair.two)}:
+                kept |= history.lineage(segment).mask & ~winner
     return kept
 
 
-def _first_unknown(history: History, of: SegmentId, given: SegmentId) -> SegmentId | None:
-    """The segment of the first event on the lineage of one that the other did not know."""
+def _groups(history: History) -> dict[tuple[SegmentId, SegmentId], list[_Pair]]:
+    """The concurrent pairs, by the segments of the first events that the other side of each did
+    not know. The two are one where a segment's own calls reached two readers differently."""
+    groups: dict[tuple[SegmentId, SegmentId], list[_Pair]] = {}
+    for one, two in sorted(history.concurrent):
+        left, right = _unknown(history, one, two), _unknown(history, two, one)
+        x, y = _first(history, left), _first(history, right)
+        if y < x:
+            x, y, one, two, left, right = y, x, two, one, right, left
+        groups.setdefault((x.segment, y.segment), []).append(_Pair(one, two, left, right))
+    return groups
+
+
+def _unknown(history: History, of: SegmentId, given: SegmentId) -> int:
     other = history.segments[given]
-    unknown = history.lineage(of).mask & ~other.closed & ~other.mask
-    if not unknown:
-        return None
-    return history.entries[min(bits(unknown), key=history.order)].id.segment
+    return history.lineage(of).mask & ~other.closed & ~other.mask
+
+
+def _first(history: History, mask: int) -> EventId:
+    return history.entries[min(bits(mask), key=history.order)].id
 
 
 def _record(
-    history: History,
-    pair: tuple[SegmentId, SegmentId],
-    members: list[tuple[SegmentId, SegmentId]],
+    history: History, key: tuple[SegmentId, SegmentId], pairs: list[_Pair], winner: int
 ) -> Conflict:
     kinds = {ConflictKind.FORK}
     tasks: dict[tuple[str, str, str], Task] = {}
-    masks = {pair[0]: 0, pair[1]: 0}
-    for one, two in members:
-        tail_one, tail_two = history.tail(one, two), history.tail(two, one)
-        x = _first_unknown(history, one, two)
-        masks[pair[0]] |= tail_one if x == pair[0] else tail_two
-        masks[pair[1]] |= tail_two if x == pair[0] else tail_one
-        kinds |= _compare(history, tail_one, tail_two, tasks)
-    superseded = not any(s in history.tips for member in members for s in member)
+    left = right = 0
+    for pair in pairs:
+        left |= pair.unknown_one
+        right |= pair.unknown_two
+        tails = history.tail(pair.one, pair.two), history.tail(pair.two, pair.one)
+        kinds |= _compare(history, *tails, tasks)
+    superseded = not any(s in history.tips for pair in pairs for s in (pair.one, pair.two))
     continued = superseded and not kinds & _NEVER_BY_ITSELF
-    one, two = (_side(history, s, masks[s]) for s in pair)
     return Conflict(
-        id=conflict_id(history.thread, history.gen, *pair),
+        id=conflict_id(history.thread, history.gen, *key),
         kinds=frozenset(kinds),
         open=not continued,
-        sides=(one, two),
+        sides=(_side(history, key[0], left, winner), _side(history, key[1], right, winner)),
         tasks=tuple(tasks[k] for k in sorted(tasks)),
     )
 
@@ -137,7 +153,7 @@ def _compare(
             continue
         kinds.add(ConflictKind.DOUBLE_EXECUTION)
         entry = mine[0]
-        tasks[key] = Task(
+        tasks[key[1:]] = Task(
             ns=entry.ns,
             checkpoint_id=entry.checkpoint_id,
             task_id=entry.task_id,
@@ -150,28 +166,27 @@ def _compare(
     return kinds
 
 
-def _by_key(history: History, mask: int) -> dict[tuple[str, str, str], list[Entry]]:
-    out: dict[tuple[str, str, str], list[Entry]] = {}
-    for position in bits(mask):
+def _by_key(history: History, mask: int) -> dict[tuple[Kind, str, str, str], list[Entry]]:
+    out: dict[tuple[Kind, str, str, str], list[Entry]] = {}
+    for position in sorted(bits(mask), key=history.order):  # not as they happened to arrive
         entry = history.entries[position]
-        out.setdefault((entry.ns, entry.checkpoint_id, entry.task_id), []).append(entry)
+        key = entry.kind, entry.ns, entry.checkpoint_id, entry.task_id
+        out.setdefault(key, []).append(entry)
     return out
 
 
-def _side(history: History, segment: SegmentId, mask: int) -> Side:
-    own = history.segments[segment]
-    positions = sorted(bits(mask | own.mask), key=history.order)
+def _side(history: History, segment: SegmentId, unknown: int, winner: int) -> Side:
+    """`unknown`: the events of this side that some segment of the other did not know."""
+    positions = sorted(bits(unknown), key=lambda p: (history.order(p), history.entries[p].id))
     names = dict.fromkeys(
         (e.ns, e.checkpoint_id)
         for e in (history.entries[p] for p in positions)
         if e.kind is Kind.CHECKPOINT
     )
-    first = history.entries[own.events[min(own.events)]]
-    winner = history.lineage(history.winner()).mask
     return Side(
         segment=segment,
-        first=first.id,
+        first=_first(history, unknown & history.segments[segment].mask),
         checkpoints=tuple(names),
         hlc=max(history.entries[p].hlc for p in positions),
-        wins=bool(winner & own.mask),
+        wins=bool(winner & unknown),
     )

@@ -154,4 +154,5 @@ def _subclasses(cls: type[RouterError]) -> Iterable[type[RouterError]]:
 
 def by_reason() -> dict[str, type[RouterError]]:
     """Reason to class, for turning a status back into the error that it was."""
-    return {cls.reason: cls for cls in (RouterError, *_subclasses(RouterError))}
+    classes: list[type[RouterError]] = [RouterError, *_subclasses(RouterError)]
+    return {cls.reason: cls for cls in classes}

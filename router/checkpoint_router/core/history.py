@@ -15,11 +15,16 @@ from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
 
 from checkpoint_router.core.clock import Frontier, Ranges, indices, ranges_of
 from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey
 from checkpoint_router.core.records import Entry, Header, Kind
 from checkpoint_router.core.token import Base, ReadToken, parse
+
+_MISSING_NAMED_MAX: Final = 64
+"""Missing events that are named to whoever waits for them; that there are any is what counts."""
 
 CheckpointName = tuple[str, str]
 """(namespace, checkpoint id)."""
@@ -41,6 +46,10 @@ class Segment:
     events: dict[int, int] = field(default_factory=dict)
     """Index to bit position."""
     last_index: int = 0
+    gapless: int = 0
+    """Events 1 to this one are all known."""
+    hlc: int = 0
+    """The greatest stamp of its events."""
     checkpoints: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """Namespace to (index, position) of the checkpoints there, ascending."""
 
@@ -51,9 +60,11 @@ class Lineage:
 
     tip: SegmentId | None
     mask: int
+    past: int
+    """What a run on this lineage really saw, on the lineage or beside it."""
 
 
-EMPTY_LINEAGE = Lineage(tip=None, mask=0)
+EMPTY_LINEAGE = Lineage(tip=None, mask=0, past=0)
 
 
 def bits(mask: int) -> Iterator[int]:
@@ -99,16 +110,20 @@ class History:
         return None if position is None else self.entries[position]
 
     def missing(self, segment: SegmentId, ranges: Ranges) -> tuple[EventId, ...]:
-        """Which of these events are not known here."""
+        """Which of these events are not known here: the first few, for a caller may name 2^32."""
         known = self.segments.get(segment)
-        have = known.events if known is not None else {}
-        return tuple(EventId(segment, i) for i in indices(ranges) if i not in have)
+        have, gapless = ({}, 0) if known is None else (known.events, known.gapless)
+        absent = (
+            EventId(segment, i)
+            for first, last in ranges
+            for i in range(max(first, gapless + 1), last + 1)
+            if i not in have
+        )
+        return tuple(islice(absent, _MISSING_NAMED_MAX))
 
     def frontier(self) -> Frontier:
         """All known events, as the segments that do not lie wholly in another's past."""
-        return tuple(
-            (s, ranges_of(self.segments[s].events)) for s in sorted(self._frontier)
-        )
+        return tuple((s, self._ranges(self.segments[s])) for s in sorted(self._frontier))
 
     def position(self, event: EventId) -> int:
         """The bit of a known event. KeyError if it is not known."""
@@ -137,6 +152,11 @@ class History:
         segment.mask |= bit
         segment.events[entry.id.index] = position
         segment.last_index = max(segment.last_index, entry.id.index)
+        segment.hlc = max(segment.hlc, entry.hlc)
+        while segment.gapless + 1 in segment.events:
+            segment.gapless += 1
+        # An event that is new here is in no past, whoever saw the rest of its segment.
+        self._frontier.add(segment.id)
         self.hlc = max(self.hlc, entry.hlc)
         self.term = max(self.term, entry.term)
         if entry.erased:
@@ -178,8 +198,7 @@ class History:
             closed=closed,
         )
         self.segments[id] = segment
-        covered = {s for s in self._frontier if not self.segments[s].mask & ~past}
-        self._frontier = (self._frontier - covered) | {id}
+        self._frontier = {s for s in self._frontier if self.segments[s].mask & ~past}
         return segment
 
     def _past(self, token: ReadToken) -> int:
@@ -188,12 +207,18 @@ class History:
         for seen, ranges in token.seen:
             known = self.segments[seen]
             past |= known.past
-            if ranges == ((1, len(known.events)),) and known.last_index == len(known.events):
+            if ranges == self._ranges(known):
                 past |= known.mask
             else:
                 for index in indices(ranges):
                     past |= 1 << known.events[index]
         return past
+
+    @staticmethod
+    def _ranges(segment: Segment) -> Ranges:
+        if segment.gapless == len(segment.events):
+            return ((1, segment.gapless),)
+        return ranges_of(segment.events)
 
     def _within(self, base: Base | None, past: int) -> int:
         """The lineage of `base` within `past`."""
@@ -205,13 +230,13 @@ class History:
             return lineage
         cut = self.entry(base.cut)
         assert cut is not None, "a base is in the past of its segment"
-        limit = self.order(self.position(base.cut))
+        own = self.segments[base.cut.segment]
+        before = own.base_lineage
+        for index, position in own.events.items():
+            if index <= base.cut.index:
+                before |= 1 << position
         # What was written on that checkpoint belongs to it, wherever it stands on the lineage.
-        kept = lineage & self.writes.get((cut.ns, cut.checkpoint_id), 0)
-        for position in bits(lineage):
-            if self.order(position) <= limit:
-                kept |= 1 << position
-        return kept
+        return lineage & (before | self.writes.get((cut.ns, cut.checkpoint_id), 0))
 
     def _index(self, entry: Entry, segment: Segment, position: int) -> None:
         name = (entry.ns, entry.checkpoint_id)
@@ -276,7 +301,7 @@ class History:
         if segment is None:
             return EMPTY_LINEAGE
         s = self.segments[segment]
-        return Lineage(tip=segment, mask=s.base_lineage | s.mask)
+        return Lineage(tip=segment, mask=s.base_lineage | s.mask, past=s.past)
 
     def lineage_from(self, token: ReadToken, own: SegmentId | None) -> Lineage:
         """What a run that read `token` and writes segment `own` has in its past: its base within
@@ -285,8 +310,9 @@ class History:
             return self.lineage(own)
         if token.base is None:
             return EMPTY_LINEAGE
-        mask = self._within(token.base, self._past(token))
-        return Lineage(tip=token.base.segment, mask=mask)
+        past = self._past(token)
+        mask = self._within(token.base, past)
+        return Lineage(tip=token.base.segment, mask=mask, past=past)
 
     def chain(self, lineage: Lineage) -> Iterator[Segment]:
         """The segments of a lineage, newest first."""

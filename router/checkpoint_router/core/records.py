@@ -196,7 +196,8 @@ def pack_event(event: Event) -> bytes:
 def unpack_event(packed: bytes) -> Event:
     """The event whose canonical bytes `packed` are. Raises DataLoss if they are none."""
     try:
-        seg, index, ns, cid, task, gen, term, hlc, after, header, content = ormsgpack.unpackb(packed)
+        fields = ormsgpack.unpackb(packed)
+        seg, index, ns, cid, task, gen, term, hlc, after, header, content = fields
         return Event(
             id=EventId(SegmentId(seg), index),
             ns=ns,
@@ -216,25 +217,29 @@ def unpack_event(packed: bytes) -> Event:
 def entry_of(event: Event, packed: bytes, digest: bytes) -> Entry:
     """The index entry of `event`, whose canonical bytes and digest are given."""
     content = event.content
-    plain = isinstance(content, Checkpoint)
+    task_path, parent_id, run_id, answer = "", None, None, b""
+    if isinstance(content, Checkpoint):
+        wrapped = _checkpoint(content)
+        parent_id, run_id = content.parent_id, _run_id(content)
+    else:
+        wrapped = _write_set(content)
+        task_path, answer = content.task_path, _answer(content)
     return Entry(
         id=event.id,
         kind=event.kind,
         ns=event.ns,
         checkpoint_id=event.checkpoint_id,
         task_id=event.task_id,
-        task_path="" if plain else content.task_path,
-        parent_id=content.parent_id if plain else None,
-        run_id=_run_id(content) if plain else None,
+        task_path=task_path,
+        parent_id=parent_id,
+        run_id=run_id,
         term=event.term,
         hlc=event.hlc,
         after=event.after,
         header=event.header,
         digest=digest,
-        content=content_digest(
-            ormsgpack.packb(_checkpoint(content) if plain else _write_set(content))
-        ),
-        answer=b"" if plain else _answer(content),
+        content=content_digest(ormsgpack.packb(wrapped)),
+        answer=answer,
     )
 
 
@@ -376,5 +381,3 @@ def _run_id(c: Checkpoint) -> str | None:
 def _answer(w: WriteSet) -> bytes:
     rows = tuple(_packed_content(r.content) for r in w.rows if r.channel == RESUME)
     return content_digest(ormsgpack.packb(rows)) if rows else b""
-
-

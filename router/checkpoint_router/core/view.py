@@ -112,9 +112,7 @@ def fold(sets: Iterable[tuple[str, WriteSet]]) -> list[tuple[str, str, WriteRow]
     return sorted(found, key=lambda r: (r[1], r[0], r[2].idx))
 
 
-def latest_with_version(
-    history: History, lineage: Lineage, checkpoint: Entry
-) -> Sequence[Entry]:
+def latest_with_version(history: History, lineage: Lineage, checkpoint: Entry) -> Sequence[Entry]:
     """Checkpoints of the same namespace before `checkpoint` on its lineage, newest first: where
     a channel that was stored by version alone is looked up."""
     limit = history.order(history.position(checkpoint.id))
@@ -129,9 +127,7 @@ def _shown(history: History, position: int, base: Base, lineage: Lineage) -> Sho
     sets = history.writes.get(name, 0) & lineage.mask & ~history.erased
     return Shown(
         checkpoint=entry,
-        writes=tuple(
-            history.entries[p].id for p in sorted(bits(sets), key=history.order)
-        ),
+        writes=tuple(history.entries[p].id for p in sorted(bits(sets), key=history.order)),
         parent_id=_parent(history, entry),
         base=base,
         lineage=lineage,
@@ -153,12 +149,9 @@ def _greatest_with(history: History, named: int) -> Lineage:
 
 def _causal_past(history: History, lineage: Lineage | None) -> int:
     if lineage is not None:
-        tip = history.segments[lineage.tip] if lineage.tip is not None else None
-        return lineage.mask | (tip.past if tip is not None else 0)
+        return lineage.mask | lineage.past
     winner = history.winner()
     if winner is None:
         return 0
     segment = history.segments[winner]
     return segment.closed | segment.base_lineage | segment.mask
-
-

@@ -26,6 +26,7 @@ from checkpoint_router.core.answers import (
     ThreadConflicts,
     ThreadSummary,
     Tree,
+    Values,
 )
 from checkpoint_router.core.clock import hlc_at
 from checkpoint_router.core.conflicts import conflicts
@@ -33,7 +34,7 @@ from checkpoint_router.core.digests import blob_hash, event_digest
 from checkpoint_router.core.errors import InvalidArgument, RouterError, Stale, ThreadDeleted
 from checkpoint_router.core.history import History
 from checkpoint_router.core.ids import EventId, ThreadKey
-from checkpoint_router.core.records import Event, Typed, entry_of, pack_event
+from checkpoint_router.core.records import Event, entry_of, pack_event
 from checkpoint_router.core.token import unseal
 from checkpoint_router.engine.inspection import Inspection
 from checkpoint_router.engine.listing import Listing
@@ -165,9 +166,7 @@ class Engine:
                 state.doubtful = True
                 return None
 
-    async def put_blobs(
-        self, thread: ThreadKey, gen: int, blobs: Sequence[NewBlob]
-    ) -> ThreadClock:
+    async def put_blobs(self, thread: ThreadKey, gen: int, blobs: Sequence[NewBlob]) -> ThreadClock:
         """Stores blobs ahead of the put that names them. Durable on return."""
         _check_hashes(blobs)
         async with self.threads.use(thread) as state:
@@ -196,9 +195,7 @@ class Engine:
         task.add_done_callback(self._commits.discard)
         return await asyncio.shield(task)
 
-    async def wait(
-        self, state: ThreadState, missing: tuple[EventId, ...], patience: float
-    ) -> None:
+    async def wait(self, state: ThreadState, missing: tuple[EventId, ...], patience: float) -> None:
         """Until the thread changes. Raises Stale, naming what is missing, when patience ends."""
         left = patience - asyncio.get_running_loop().time()
         if left <= 0:
@@ -225,9 +222,7 @@ class Engine:
             thread, ns, checkpoint_id, session, with_blobs, patience(deadline)
         )
 
-    async def get_blobs(
-        self, thread: ThreadKey, hashes: Sequence[bytes]
-    ) -> tuple[tuple[bytes, Typed], ...]:
+    async def get_blobs(self, thread: ThreadKey, hashes: Sequence[bytes]) -> Values:
         """As many of these values as fit one message, in order. Raises DataLoss for one that is
         not stored."""
         return await self._reading.get_blobs(thread, hashes)

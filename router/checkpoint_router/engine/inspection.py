@@ -50,7 +50,7 @@ class Inspection:
 
         async def once(state: ThreadState) -> Tree:
             history = state.history
-            visible = [p for p in bits(history.all & ~history.erased)]
+            visible = list(bits(history.all & ~history.erased))
             events = await self._reading.events(history, [history.entries[p].id for p in visible])
             hashes = tuple(dict.fromkeys(h for e in events.values() for h in e.blobs()))
             sizes = await self._engine.storage.blob_sizes(history.thread, history.gen, hashes)

@@ -48,9 +48,7 @@ class Listing:
             return await self._over_threads(query, size)
         return await self._of_thread(query, query.thread, size, patience)
 
-    async def _of_thread(
-        self, query: ListQuery, name: str, size: int, patience: float
-    ) -> Page:
+    async def _of_thread(self, query: ListQuery, name: str, size: int, patience: float) -> Page:
         thread = ThreadKey(query.tenant, name)
         after = _position(query.cursor)
 

@@ -17,6 +17,7 @@ from checkpoint_router.core.answers import (
     PendingWrite,
     ReadAnswer,
     Session,
+    Values,
 )
 from checkpoint_router.core.digests import thread_hash
 from checkpoint_router.core.errors import DataLoss, ThreadDeleted, TokenInvalid
@@ -96,12 +97,10 @@ class Reading:
 
         return await self.steadily(thread, once)
 
-    async def get_blobs(
-        self, thread: ThreadKey, hashes: Sequence[bytes]
-    ) -> tuple[tuple[bytes, Typed], ...]:
+    async def get_blobs(self, thread: ThreadKey, hashes: Sequence[bytes]) -> Values:
         """See `Engine.get_blobs`."""
 
-        async def once(state: ThreadState) -> tuple[tuple[bytes, Typed], ...]:
+        async def once(state: ThreadState) -> Values:
             return tuple((await self.values(state.history, hashes)).items())
 
         return await self.steadily(thread, once)
@@ -131,9 +130,7 @@ class Reading:
 
     # What listing and inspection share with reading -------------------------------------------
 
-    async def steadily(
-        self, thread: ThreadKey, once: Callable[[ThreadState], Awaitable[T]]
-    ) -> T:
+    async def steadily(self, thread: ThreadKey, once: Callable[[ThreadState], Awaitable[T]]) -> T:
         """Runs `once` on the thread's state. What it misses in the storage may have been deleted
         or pruned since it looked, so it looks again; what is then still missing is lost."""
         async with self._engine.threads.use(thread) as state:
@@ -244,9 +241,7 @@ class Reading:
                 raise Vanished(f"event {id}")
         return {i: unpack_event(stored[i]) for i in wanted}
 
-    async def values(
-        self, history: History, hashes: Sequence[bytes]
-    ) -> Mapping[bytes, Typed]:
+    async def values(self, history: History, hashes: Sequence[bytes]) -> Mapping[bytes, Typed]:
         """Values by hash, as far as one message goes. Raises Vanished if one is gone."""
         if not hashes:
             return {}
@@ -263,9 +258,7 @@ class Reading:
     ) -> tuple[ChannelEntry, ...]:
         """The manifest with each value that was stored by version alone looked up."""
         open_: set[tuple[str, Version]] = {
-            (e.channel, e.version)
-            for e in checkpoint.manifest
-            if isinstance(e.content, ByVersion)
+            (e.channel, e.version) for e in checkpoint.manifest if isinstance(e.content, ByVersion)
         }
         if not open_:
             return checkpoint.manifest

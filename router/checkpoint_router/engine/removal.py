@@ -104,9 +104,7 @@ class Removal:
         ):
             history = from_.history
             copy = Copy(history, target, into.history.gen, call, self._engine.key)
-            ids = [
-                history.entries[p].id for p in bits(history.all & ~history.erased)
-            ]
+            ids = [history.entries[p].id for p in bits(history.all & ~history.erased)]
             for at in range(0, len(ids), _AT_ONCE):
                 chunk = ids[at : at + _AT_ONCE]
                 stored = await self._engine.storage.events(source, history.gen, chunk)
@@ -255,9 +253,7 @@ def _needs(event: Event) -> Needs:
             (e.channel, e.version) for e in content.manifest if isinstance(e.content, ByVersion)
         ),
         holds=frozenset(
-            (e.channel, e.version)
-            for e in content.manifest
-            if not isinstance(e.content, ByVersion)
+            (e.channel, e.version) for e in content.manifest if not isinstance(e.content, ByVersion)
         ),
         root_id=_json_object(metadata.get("parents")).get(""),
     )

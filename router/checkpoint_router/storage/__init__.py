@@ -1,1 +1,1 @@
-"""Floor 1: the storage port, what every backend shares, and memory as the executable specification."""
+"""Floor 1: the storage port, what backends share, and memory as the executable specification."""

@@ -141,7 +141,7 @@ class Storage(Protocol):
         """32 random bytes shared by all routers of the system; made at the first start. Durable."""
 
     async def image(self, thread: ThreadKey) -> ThreadImage:
-        """The thread's index: every event that was acknowledged before the call, in one snapshot."""
+        """The thread's index: every event acknowledged before the call, in one snapshot."""
 
     async def append(self, append: Append) -> Appended:
         """Stores one event, its blobs and its log row in one transaction, all or nothing.
