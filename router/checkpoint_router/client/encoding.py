@@ -138,7 +138,7 @@ def encode_writes(
 def encode_metadata(
     serde: SerializerProtocol, metadata: Mapping[str, Any]
 ) -> tuple[MetadataEntry, ...]:
-    """Each key as JSON where JSON gives back the same value, else serialised (and not filterable)."""
+    """Each key as JSON where JSON gives the value back, else serialised (and not filterable)."""
     out = []
     for key, value in metadata.items():
         checked_id("metadata key", key, empty=True)
@@ -160,9 +160,8 @@ def encode_filters(filter: Mapping[str, Any] | None) -> tuple[MetadataFilter, ..
                 f"(text, numbers, booleans, None, lists, dicts with text keys).",
                 field=key,
             )
-        out.append(
-            MetadataFilter(key=checked_id("filter key", key, empty=True), json=json.dumps(value))
-        )
+        checked_id("filter key", key, empty=True)
+        out.append(MetadataFilter(key=key, json=json.dumps(value)))
     return tuple(out)
 
 
@@ -290,7 +289,7 @@ def _failing_path(serde: SerializerProtocol, value: Any) -> str:
             serde.dumps_typed(part)
         except RecursionError:
             return name
-        except Exception:
+        except Exception:  # noqa: BLE001 # a user's serialiser may raise anything
             return name + _failing_path(serde, part)
     return ""
 

@@ -90,7 +90,7 @@ class Operations:
         self.tenant = checked_tenant(tenant)
         self.sessions = sessions
 
-    # Writing ------------------------------------------------------------------------------------
+    # Writing --------------------------------------------------------------------------
 
     def put(
         self,
@@ -225,7 +225,7 @@ class Operations:
             yield Call("put_blobs", request)
         return riding
 
-    # Reading ------------------------------------------------------------------------------------
+    # Reading --------------------------------------------------------------------------
 
     def get_tuple(
         self, serde: SerializerProtocol, config: RunnableConfig
@@ -341,7 +341,7 @@ class Operations:
             if isinstance(entry.content, Typed | Blob):
                 run.remember(ns, entry.channel, entry.version, entry.content)
 
-    # Removing and copying -----------------------------------------------------------------------
+    # Removing and copying -------------------------------------------------------------
 
     def delete_thread(self, thread_id: str) -> Operation[None]:
         """Deletes a thread, as it is now: the generation that ends is read first."""

@@ -234,7 +234,7 @@ class Sessions:
             memory.hlc = max(memory.hlc, clock.hlc)
             memory.term = max(memory.term, clock.term)
 
-    # Reads --------------------------------------------------------------------------------------
+    # Reads ----------------------------------------------------------------------------
 
     def run_of_read(self, thread: str, configurable: Mapping[str, Any]) -> Run | None:
         """The run inside which a read is, to be answered from its own lineage.
@@ -291,7 +291,7 @@ class Sessions:
             while len(self._by_checkpoint) > limits.SESSIONS_MAX:
                 self._by_checkpoint.popitem(last=False)
 
-    # Writes ---------------------------------------------------------------------------------------
+    # Writes ---------------------------------------------------------------------------
 
     def run_of_write(
         self, thread: str, ns: str, checkpoint_id: str | None, configurable: Mapping[str, Any]
@@ -312,7 +312,7 @@ class Sessions:
                 return run
         return None if inside else self.guard(thread, configurable)
 
-    # Forgetting -----------------------------------------------------------------------------------
+    # Forgetting -----------------------------------------------------------------------
 
     def forget(self, thread: str, *, deleted_gen: int = 0) -> None:
         """After a delete or a prune through this saver, or when a token turned out useless."""
@@ -325,7 +325,7 @@ class Sessions:
             for key in [k for k in self._by_checkpoint if k[0] == thread]:
                 self._by_checkpoint.pop(key).forget_values()
 
-    # Where a run is found ----------------------------------------------------------------------------
+    # Where a run is found -------------------------------------------------------------
 
     def _carried(self, configurable: Mapping[str, Any]) -> Run | None:
         carried = configurable.get("thread_id")

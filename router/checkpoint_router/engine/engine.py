@@ -89,7 +89,7 @@ class Engine:
             await asyncio.wait(self._commits)
         await self.storage.close()
 
-    # Puts -------------------------------------------------------------------------------------
+    # Puts -----------------------------------------------------------------------------
 
     async def put(
         self,
@@ -176,7 +176,7 @@ class Engine:
                 raise ThreadDeleted.of(thread.thread, gen, state.history.gen)
             return self.clock(state.history)
 
-    # What every part needs ----------------------------------------------------------------------
+    # What every part needs ------------------------------------------------------------
 
     def clock(self, history: History) -> ThreadClock:
         """Where the thread stands: its stamp is above the clock here and above every event."""
@@ -202,7 +202,7 @@ class Engine:
             raise _stale(state.history, missing)
         await state.wait(min(left, 0.05) if not missing else left)
 
-    # Everything else ------------------------------------------------------------------------------
+    # Everything else ------------------------------------------------------------------
 
     async def get_tuple(
         self,
