@@ -5,7 +5,6 @@ sequence; a time is UTC, so that two people who compare notes see the same one.
 """
 
 import shlex
-import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -14,7 +13,6 @@ _PULL: Final = "~__pregel_pull, "
 _PUSH: Final = "~__pregel_push, "
 _CALL: Final = _PUSH + "~"
 _ON_ERROR: Final = ", node_error_handler"
-_UNPRINTABLE: Final = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 ROOT: Final = "root graph"
 OUTSIDE: Final = "the caller"
@@ -25,10 +23,7 @@ def printable(text: str) -> str:
     """`text` with whatever would move a cursor, or read backwards, as an escape."""
     if text.isprintable():
         return text
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNPRINTABLE else c
-        for c in text
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def size(count_bytes: int) -> str:

@@ -1,0 +1,1 @@
+"""The command line: drawings from made-up trees, and real processes against a real router."""
