@@ -6,7 +6,7 @@ WORKERS ?= 2
 UPGRADE ?=
 
 CANDIDATES = python3.13 python3.12 python3.11 python3 python
-IS_NEW_ENOUGH = import sys, venv; sys.exit(sys.version_info < (3, 11))
+IS_NEW_ENOUGH = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	"$$p" -c '$(IS_NEW_ENOUGH)' 2>/dev/null && { echo "$$p"; break; }; done)
 
