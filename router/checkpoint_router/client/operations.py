@@ -7,7 +7,6 @@ so values are serialised, and the order of a run's calls is fixed, before anythi
 
 import os
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
@@ -29,8 +28,6 @@ from checkpoint_router.core.answers import (
     CheckpointTuple as Found,
 )
 from checkpoint_router.core.answers import (
-    Listed,
-    ListQuery,
     NewBlob,
     PruneStrategy,
     ReadAnswer,
@@ -166,6 +163,9 @@ class Operations:
     def _read_first(self, names: Names) -> Operation[Run]:
         """A call without a token reads before it writes, so that it has one."""
         answer = yield from self._read(names._replace(checkpoint_id=None), with_blobs=False)
+        opened = self._writer(names)  # by another call that had to read first, meanwhile
+        if opened is not None:
+            return opened
         return self.sessions.opened(names.thread, names.configurable, answer.token, answer.clock)
 
     def _store(
@@ -236,19 +236,8 @@ class Operations:
         run = self.sessions.opened(names.thread, names.configurable, answer.token, answer.clock)
         if answer.tuple is None:
             return None
-        blobs = yield from self._complete(names.thread, [answer.tuple], dict(answer.blobs))
-        return self._shown(serde, run, answer.tuple, blobs)
-
-    def list(
-        self,
-        serde: SerializerProtocol,
-        config: RunnableConfig | None,
-        filter: Mapping[str, Any] | None,
-        before: RunnableConfig | None,
-        limit: int | None,
-    ) -> "Listing":
-        """A listing, page by page."""
-        return Listing(self, serde, config, filter, before, limit)
+        blobs = yield from self.complete(names.thread, [answer.tuple], dict(answer.blobs))
+        return self.shown(serde, run, answer.tuple, blobs)
 
     def delta_history(
         self, serde: SerializerProtocol, config: RunnableConfig, channels: Sequence[str]
@@ -303,9 +292,10 @@ class Operations:
         )
         return answers.read_answer_of((yield Call("get_tuple", request)))
 
-    def _complete(
+    def complete(
         self, thread: str, found: Sequence[Found], blobs: dict[bytes, Typed]
     ) -> Operation[dict[bytes, Typed]]:
+        """`blobs` with every value of these tuples, fetched where it did not fit beside them."""
         contents = [e.content for t in found for e in t.checkpoint.manifest]
         contents += [w.content for t in found for w in t.pending_writes]
         return (yield from self._fetched(thread, contents, blobs))
@@ -328,9 +318,10 @@ class Operations:
             wanted = [h for h in wanted if h not in blobs]
         return blobs
 
-    def _shown(
+    def shown(
         self, serde: SerializerProtocol, run: Run, found: Found, blobs: Mapping[bytes, Typed]
     ) -> CheckpointTuple:
+        """LangGraph's tuple of a checkpoint that was read, bearing `run`."""
         self._learn(run, found.ns, found.checkpoint)
         self.sessions.bind(run, found.ns, found.checkpoint_id)
         return encoding.decode_tuple(serde, run.carrier(), found, blobs)
@@ -391,83 +382,6 @@ class Operations:
             yield Call("prune", request)
         for thread in ids:
             self.sessions.forget(thread)
-
-
-class Listing:
-    """One listing: its question is checked at once, its pages are asked for one by one."""
-
-    def __init__(
-        self,
-        operations: Operations,
-        serde: SerializerProtocol,
-        config: RunnableConfig | None,
-        filter: Mapping[str, Any] | None,
-        before: RunnableConfig | None,
-        limit: int | None,
-    ) -> None:
-        if limit is not None and limit < 0:
-            raise InvalidArgument(
-                f"limit is {limit}; give a number from 0 on, or None for all.", field="limit"
-            )
-        self._operations = operations
-        self._serde = serde
-        self._left = limit
-        self._query: ListQuery | None = self._first(config, filter, before)
-
-    def _first(
-        self,
-        config: RunnableConfig | None,
-        filter: Mapping[str, Any] | None,
-        before: RunnableConfig | None,
-    ) -> ListQuery:
-        configurable = (config or {}).get("configurable") or {}
-        thread = ns = cid = session = None
-        if configurable:
-            names = names_of({"configurable": configurable})
-            thread, cid = names.thread, names.checkpoint_id
-            # Absent means every namespace here, unlike in get_tuple.
-            ns = None if configurable.get("checkpoint_ns") is None else names.ns
-            sessions = self._operations.sessions
-            run = sessions.run_of_read(thread, configurable)
-            session = None if run is None else run.session(inside=True)
-            self._run = run
-        else:
-            self._run = None
-        limit = ((before or {}).get("configurable") or {}).get("checkpoint_id")
-        return ListQuery(
-            tenant=self._operations.tenant,
-            thread=thread,
-            ns=ns,
-            checkpoint_id=cid,
-            before=str(limit) if limit else None,
-            filters=encoding.encode_filters(filter),
-            session=session,
-        )
-
-    def next_page(self) -> Operation[Sequence[CheckpointTuple] | None]:
-        """The next page's tuples; None at the end."""
-        if self._query is None or self._left == 0:
-            return None
-        request = pb.ListTuplesRequest()
-        requests.fill_list_query(request, replace(self._query, limit=self._left))
-        page = answers.page_of((yield Call("list_tuples", request)))
-        if self._left is not None:
-            self._left -= len(page.listed)
-        self._query = replace(self._query, cursor=page.cursor) if page.cursor else None
-        blobs = dict(page.blobs)
-        by_thread: dict[str, list[Found]] = {}
-        for one in page.listed:
-            by_thread.setdefault(one.thread, []).append(one.tuple)
-        for thread, found in by_thread.items():
-            blobs = yield from self._operations._complete(thread, found, blobs)
-        return [self._shown(one, blobs) for one in page.listed]
-
-    def _shown(self, one: Listed, blobs: Mapping[bytes, Typed]) -> CheckpointTuple:
-        run = self._run
-        if run is None:
-            sessions = self._operations.sessions
-            run = sessions.listed(one.thread, one.tuple.token, one.clock)
-        return self._operations._shown(self._serde, run, one.tuple, blobs)
 
 
 def names_of(config: RunnableConfig | None) -> Names:

@@ -22,6 +22,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpoint_router.client.links import Links
+from checkpoint_router.client.listing import Listing
 from checkpoint_router.client.operations import Call, Operation, Operations
 from checkpoint_router.client.sessions import Sessions
 from checkpoint_router.client.target import Target
@@ -125,7 +126,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
     ) -> Iterator[CheckpointTuple]:
         """Checkpoints, greatest id first, over every namespace that the config does not exclude;
         over every thread of the tenant without a config. Asked for page by page."""
-        listing = self._operations.list(self.serde, config, filter, before, limit)
+        listing = Listing(self._operations, self.serde, config, filter, before, limit)
 
         def pages() -> Iterator[CheckpointTuple]:
             while (page := self._drive(listing.next_page())) is not None:
@@ -198,7 +199,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """As `list`."""
-        listing = self._operations.list(self.serde, config, filter, before, limit)
+        listing = Listing(self._operations, self.serde, config, filter, before, limit)
 
         async def pages() -> AsyncIterator[CheckpointTuple]:
             while (page := await self._adrive(listing.next_page())) is not None:

@@ -12,7 +12,7 @@ from checkpoint_router.core import retention
 from checkpoint_router.core.answers import NewBlob, PruneStrategy, Removed, ThreadClock
 from checkpoint_router.core.copying import Copy
 from checkpoint_router.core.digests import event_digest, operation_id
-from checkpoint_router.core.errors import ThreadDeleted, Unavailable
+from checkpoint_router.core.errors import InvalidArgument, ThreadDeleted, Unavailable
 from checkpoint_router.core.history import History, bits
 from checkpoint_router.core.ids import EventId, ThreadKey
 from checkpoint_router.core.records import (
@@ -96,6 +96,10 @@ class Removal:
 
     async def copy_thread(self, source: ThreadKey, target: ThreadKey, request_id: bytes) -> int:
         """See `Engine.copy_thread`."""
+        if source == target:
+            raise InvalidArgument(
+                f"thread {source.thread!r} cannot be copied into itself. Name another target."
+            )
         call = operation_id(request_id, source)
         copied = 0
         async with (
