@@ -23,6 +23,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 
 from .calls import FLAVOURS, Calls, Flavour
+from .likeness import Alike, Scenario, observe
 from .peers import DIFFERENCES
 
 REFERENCE = os.environ.get("CHECKPOINT_ROUTER_TEST_REFERENCE", "")
@@ -133,3 +134,16 @@ def calls(saver: BaseCheckpointSaver[Any], flavour: Flavour) -> Calls:
 def another(make_saver: MakeSaver, flavour: Flavour) -> Callable[..., Calls]:
     """Makes further savers over the same data: other processes, as far as a saver can tell."""
     return lambda **options: Calls(make_saver(**options), flavour)
+
+
+@pytest.fixture
+def alike(saver: BaseCheckpointSaver[Any], flavour: Flavour) -> Alike:
+    """Runs a scenario on both savers, compares, and gives what it observed on ours."""
+
+    async def compare(scenario: Scenario) -> list[Any]:
+        expected = await observe(InMemorySaver(), flavour, scenario)
+        found: list[Any] = await observe(saver, flavour, scenario)
+        assert found == expected
+        return found
+
+    return compare

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.types import Interrupt, PregelTask, StateSnapshot
+from langgraph.graph import START, StateGraph
+from langgraph.types import Interrupt, PregelTask, StateSnapshot, interrupt
 
 from .calls import Flavour, Runs
 
@@ -18,6 +20,10 @@ Compile = Callable[..., Runs]
 Scenario = Callable[[Compile], Awaitable[list[Any]]]
 """Compiles graphs with the saver under test, runs them, and returns what it observed."""
 
+Alike = Callable[[Scenario], Awaitable[list[Any]]]
+"""Runs a scenario on the saver under test and on InMemorySaver, and compares (a fixture)."""
+
+DURABILITIES = ("sync", "async", "exit")
 THREAD: dict[str, Any] = {"configurable": {"thread_id": "t"}}
 
 
@@ -79,3 +85,38 @@ async def observe(saver: BaseCheckpointSaver[Any], flavour: Flavour, scenario: S
 async def story(runs: Runs, config: Mapping[str, Any] = THREAD, **options: Any) -> list[Any]:
     """State, with subgraphs, and history of a thread, as the last of its observations."""
     return [await runs.get_state(config, subgraphs=True), *await runs.history(config, **options)]
+
+
+# ---- parts of graphs ----------------------------------------------------------------------------
+
+
+class Log(TypedDict, total=False):
+    """A list that grows, and a value that is replaced."""
+
+    log: Annotated[list[str], operator.add]
+    last: str
+
+
+def say(word: str) -> Any:
+    """A node that appends `word`."""
+    return lambda state: {"log": [word], "last": word}
+
+
+def add(word: str) -> Any:
+    """A node that appends `word`, and may do so beside others."""
+    return lambda state: {"log": [word]}
+
+
+def line(*nodes: tuple[str, Any], schema: Any = Log) -> StateGraph[Any]:
+    """A graph of nodes one after the other."""
+    builder = StateGraph(schema)
+    for before, (name, node) in zip([START, *(each[0] for each in nodes)], nodes, strict=False):
+        builder.add_node(name, node)
+        builder.add_edge(before, name)
+    return builder
+
+
+def ask(state: Log) -> dict[str, Any]:
+    """A node that asks a person."""
+    answer = interrupt({"about": len(state["log"])})
+    return {"log": [f"answer {answer}"]}

@@ -23,7 +23,7 @@
 | 19 methods on the class | `test_conformance` |
 | 20 nothing shown before its ancestors | here, on one router; replicas come with regions |
 | 21 no compare-and-set by default | here; leases come later |
-| 22 a run that failed after all was stored | `test_pregel` |
+| 22 a run that failed after all was stored | `test_pregel_nested` |
 """
 
 from __future__ import annotations
