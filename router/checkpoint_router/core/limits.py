@@ -115,8 +115,25 @@ STREAMS_MAX: Final = 8192
 BYTES_IN_FLIGHT_MAX: Final = 256 * MIB
 """Request bytes a router works on at once; beyond it a call is refused with a hint to retry."""
 
+STREAM_ANSWER_BYTES_MAX: Final = 8 * MIB
+"""Answers of one stream that wait to be read by the client; beyond it the router stops reading
+the stream and starts no more reads for it."""
+
+STREAM_STALL_SECONDS_MAX: Final = 60.0
+"""How long a client may leave an answer unread before its stream is ended. Shorter: a paused
+agent loses its stream for nothing. Longer: its answers stay in memory."""
+
+LARGE_ANSWERS_MAX: Final = 128
+"""Calls at work at once whose answer may be as large as a message."""
+
+LARGE_ANSWERS_PER_STREAM_MAX: Final = 8
+"""Those of one stream: one that asks for much must not take everybody's places."""
+
 FRAME_CALLS_MAX: Final = 64
 """Calls that ride in one frame of a stream."""
+
+FRAME_CANCELLED_MAX: Final = 1024
+"""Cancelled calls that one frame names."""
 
 FRAME_BYTES_MAX: Final = 2 * MIB
 """A frame is closed when it is larger than this; one larger call rides alone."""

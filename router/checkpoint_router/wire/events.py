@@ -59,9 +59,7 @@ def event_of(message: pb.Event) -> Event:
         content = write_set_of(message.write_set)
         task_id = checked_name("event.task_id", message.task_id, empty=True)
     else:
-        raise invalid(
-            "event.content", "is no checkpoint and no write set."
-        )
+        raise invalid("event.content", "is no checkpoint and no write set.")
     if not message.generation:
         raise invalid("event.generation", "is 0; generations count from 1.")
     return Event(

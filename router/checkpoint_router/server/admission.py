@@ -1,0 +1,96 @@
+"""What a router lets in: streams, bytes, large answers. The one place where work is refused.
+
+Owner: one `Admission` for the process, used by the loop's thread alone. Rules: what was taken is
+given back exactly once, whatever ends the call; a refusal is typed, retryable and says when to
+come back; waiting costs the waiter's own stream, never somebody else's.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from checkpoint_router.core import limits
+from checkpoint_router.core.errors import Overloaded
+from checkpoint_router.telemetry import metrics
+from checkpoint_router.wire.errors import RETRY_AFTER_MS
+
+RETRY_AFTER_BUSY_MS: Final = 100
+RETRY_AFTER_FULL_MS: Final = 1000
+
+
+class Admission:
+    """The limits of one router, and what is taken of them now."""
+
+    def __init__(self, *, bytes_max: int = limits.BYTES_IN_FLIGHT_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._streams = 0
+        self._tenants: Counter[str] = Counter()
+        self.large_answers = asyncio.Semaphore(limits.LARGE_ANSWERS_MAX)
+        """Held while a handler makes an answer that may be as large as a message."""
+
+    @property
+    def streams(self) -> int:
+        """Streams that are open."""
+        return self._streams
+
+    def take_bytes(self, size: int) -> None:
+        """Counts request bytes until `give_bytes`. Raises Overloaded, and counts nothing then.
+
+        One request is always let in, so that the limit never makes a legal call impossible.
+        """
+        if self._bytes and self._bytes + size > self._bytes_max:
+            metrics.refused.add(1)
+            raise Overloaded(
+                f"this router holds {self._bytes} bytes of requests, and {size} more would be "
+                f"above its limit of {self._bytes_max}. Nothing was written. Try again shortly.",
+                **{RETRY_AFTER_MS: str(RETRY_AFTER_BUSY_MS)},
+            )
+        self._bytes += size
+        metrics.bytes_in_flight.add(size)
+
+    def give_bytes(self, size: int) -> None:
+        """Ends what `take_bytes` began."""
+        self._bytes -= size
+        metrics.bytes_in_flight.add(-size)
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """One open stream. Raises Overloaded."""
+        if self._streams >= limits.STREAMS_MAX:
+            raise _full("this router", self._streams, limits.STREAMS_MAX)
+        self._streams += 1
+        metrics.streams.add(1)
+        try:
+            yield
+        finally:
+            self._streams -= 1
+            metrics.streams.add(-1)
+
+    def take_tenant(self, tenant: str) -> None:
+        """Counts a stream for `tenant` until `give_tenant`. Raises Overloaded."""
+        if self._tenants[tenant] >= limits.STREAMS_PER_TENANT_MAX:
+            raise _full("this tenant", self._tenants[tenant], limits.STREAMS_PER_TENANT_MAX)
+        self._tenants[tenant] += 1
+
+    def give_tenant(self, tenant: str) -> None:
+        """Ends what `take_tenant` began."""
+        self._tenants[tenant] -= 1
+        if not self._tenants[tenant]:
+            del self._tenants[tenant]
+
+
+def _full(who: str, held: int, limit: int) -> Overloaded:
+    metrics.refused.add(1)
+    return Overloaded(
+        f"{who} has {held} streams open; the limit is {limit}. Nothing was written. Share one "
+        f"saver per process, or close those that are not used, then try again.",
+        **{RETRY_AFTER_MS: str(RETRY_AFTER_FULL_MS)},
+    )
+
+
+def authorise(peer: str, tenant: str) -> None:
+    """Whether the caller at `peer` may act for `tenant`. Everybody may, until there are tokens:
+    this is the one place that will know."""

@@ -1,0 +1,158 @@
+"""The composition root: settings to a running router, and its orderly end.
+
+Owner: the process' one event loop. Order of the end, which SIGTERM and SIGINT begin: health says
+no, streams are told to go, no call is taken any more, calls under way are answered, the storage is
+closed. What a client has as acknowledged was durable before, so a SIGKILL loses nothing either.
+"""
+
+import asyncio
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1.health import aio as health  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+
+from checkpoint_router import __version__
+from checkpoint_router.core import limits
+from checkpoint_router.core.errors import Refused
+from checkpoint_router.engine.engine import Engine
+from checkpoint_router.server.admission import Admission
+from checkpoint_router.server.calls import Router
+from checkpoint_router.server.handlers import ADMIN_CALLS, CALLS
+from checkpoint_router.server.settings import Settings
+from checkpoint_router.server.stream import Streams
+from checkpoint_router.server.unary import method_of
+from checkpoint_router.telemetry import logging, names
+
+CLOSE_SECONDS: Final = 1.0
+"""Of the time to drain, kept for closing the storage."""
+
+OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+    ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", limits.MESSAGE_BYTES_MAX),
+    # Two routers on one port would share its connections by chance.
+    ("grpc.so_reuseport", 0),
+    # A model call leaves a stream silent for minutes. Pings keep what is between awake, and find
+    # a peer that has gone; a client may ping as often as it thinks right.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_concurrent_streams", limits.STREAMS_PER_TENANT_MAX),
+)
+
+
+@dataclass(slots=True)
+class Running:
+    """A router that answers."""
+
+    server: grpc.aio.Server
+    engine: Engine
+    streams: Streams
+    health: health.HealthServicer
+    address: str
+    """HOST:PORT, with the port that it got."""
+
+
+async def start(settings: Settings) -> Running:
+    """Opens the storage and answers. Raises Refused, StorageInUse, UnknownStorage, Unavailable."""
+    # Here and not above: a backend brings its driver, and only the one that is used is wanted.
+    from checkpoint_router.storage.open import storage_from_url
+
+    engine = Engine(
+        storage_from_url(settings.storage),
+        now_ms=lambda: time.time_ns() // 1_000_000,
+        version=__version__,
+    )
+    await engine.open()
+    try:
+        return await _answering(settings, engine)
+    except BaseException:
+        await engine.close()
+        raise
+
+
+async def _answering(settings: Settings, engine: Engine) -> Running:
+    router = Router(engine=engine, admission=Admission(bytes_max=settings.bytes_in_flight_max))
+    streams = Streams(router, stall_seconds=settings.stream_stall_seconds)
+    server = grpc.aio.server(options=OPTIONS)
+    _register(server, router, streams)
+    servicer = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    if settings.reflection:
+        services = (names.SERVICE, names.ADMIN_SERVICE, "grpc.health.v1.Health")
+        reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), server)
+    try:
+        port = server.add_insecure_port(settings.listen)
+    except RuntimeError as e:
+        raise Refused(
+            f"cannot listen on {settings.listen}: {e}. Is another router running there? Give "
+            f"another --listen, or port 0 for a free one."
+        ) from None
+    await server.start()
+    for service in ("", names.SERVICE, names.ADMIN_SERVICE):
+        await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+    host = settings.listen.rpartition(":")[0]
+    return Running(server, engine, streams, servicer, f"{host}:{port}")
+
+
+def _register(server: grpc.aio.Server, router: Router, streams: Streams) -> None:
+    # Bytes in and out: messages are parsed and made by the handlers.
+    services: dict[str, dict[str, Any]] = {names.SERVICE: {}, names.ADMIN_SERVICE: {}}
+    for handler in (*CALLS.values(), *ADMIN_CALLS):
+        services[handler.service][handler.method] = grpc.unary_unary_rpc_method_handler(
+            method_of(router, handler)
+        )
+    services[names.SERVICE]["Connect"] = grpc.stream_stream_rpc_method_handler(streams.connect)
+    for service, methods in services.items():
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+
+
+async def stop(running: Running, seconds: float) -> None:
+    """Ends the router within `seconds`, in the order that this module's docstring gives."""
+    await running.health.enter_graceful_shutdown()
+    running.streams.leave()
+    await running.server.stop(max(seconds - CLOSE_SECONDS, seconds / 2))
+    await running.engine.close()
+
+
+async def serve(settings: Settings) -> None:
+    """Runs a router until SIGTERM or SIGINT. Errors as `start`."""
+    log = logging.logger("serve")
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    running = await start(settings)
+    facts = await running.engine.facts()
+    log.info(
+        "started",
+        address=running.address,
+        version=facts.version,
+        storage=facts.storage,
+        promise=" ".join(facts.promises),
+        actor=f"{facts.actor:016x}",
+    )
+    for alarm in facts.alarms:
+        log.warning("alarm", text=alarm)
+    sys.stdout.write(f"listening on {running.address}\n")
+    sys.stdout.flush()
+    await ending.wait()
+    begun = time.monotonic()
+    log.info("stopping", seconds_max=settings.drain_seconds)
+    await stop(running, settings.drain_seconds)
+    log.info("stopped", seconds=round(time.monotonic() - begun, 3))
+
+
+def run(settings: Settings) -> int:
+    """Runs a router in this process; returns its exit code. Errors as `start`."""
+    logging.configure(settings.log_format, settings.log_level)
+    asyncio.run(serve(settings))
+    return 0

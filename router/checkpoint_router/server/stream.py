@@ -1,0 +1,284 @@
+"""Connect: many calls on one stream, each answered when it is ready.
+
+Owner: one `Connection` for each open stream; its calls are tasks of it and end with it. Rules:
+
+* Reading stops while as many calls as allowed are under way, or while answers wait that the
+  client does not read: the transport's flow control then slows the client, and memory stays.
+* What is ready when the loop comes round goes out in one frame. There is no timer that waits for
+  more.
+* A frame that cannot be understood ends this stream with a status that says why, and no other.
+* When the router stops: `going_away` is sent, nothing more is read, calls under way are answered.
+"""
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from checkpoint_router.core import limits
+from checkpoint_router.core.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    RouterError,
+    Unavailable,
+)
+from checkpoint_router.server.admission import authorise
+from checkpoint_router.server.calls import Caller, Router, answer, checked_answer_size, incident
+from checkpoint_router.server.handlers import CALLS
+from checkpoint_router.server.statuses import Context, abort
+from checkpoint_router.telemetry.logging import logger
+from checkpoint_router.v1 import checkpoint_service_pb2 as calls
+from checkpoint_router.wire.errors import fill_error
+from checkpoint_router.wire.frames import GOING_AWAY, call_id_of, frame_of, parts_of
+
+_log = logger("stream")
+
+
+class Connection:
+    """One open stream."""
+
+    def __init__(self, router: Router, context: Context, *, stall_seconds: float) -> None:
+        self._router = router
+        self._context = context
+        self._stall_seconds = stall_seconds
+        self._peer = context.peer()
+        self._tenant: str | None = None
+        self._under_way: dict[int, asyncio.Task[None]] = {}
+        self._ready: deque[bytes] = deque()
+        self._ready_bytes = 0
+        self._large = asyncio.Semaphore(limits.LARGE_ANSWERS_PER_STREAM_MAX)
+        self._reading = True
+        self._leaving = False
+        self._said_so = False
+        self._writer_wakes = asyncio.Event()
+        self._reader_wakes = asyncio.Event()
+
+    def leave(self) -> None:
+        """Says that the router is about to stop, and ends when the calls under way are answered."""
+        self._leaving = True
+        self._wake()
+
+    async def run(self) -> None:
+        """Serves the stream to its end. Raises RouterError, naming what was wrong."""
+        reader = asyncio.create_task(self._read())
+        try:
+            await self._write(reader)
+        finally:
+            reader.cancel()
+            for task in self._under_way.values():
+                task.cancel()
+            if self._tenant is not None:
+                self._router.admission.give_tenant(self._tenant)
+
+    # Reading ----------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            while not self._leaving:
+                await self._room()
+                raw: Any = await self._context.read()
+                if raw is grpc.aio.EOF or self._leaving:
+                    return
+                self._take(raw)
+        finally:
+            self._reading = False
+            self._wake()
+
+    async def _room(self) -> None:
+        while not self._leaving and (
+            len(self._under_way) >= limits.CALLS_PER_STREAM_MAX
+            or self._ready_bytes >= limits.STREAM_ANSWER_BYTES_MAX
+        ):
+            await self._answers_read()
+
+    async def _answers_read(self) -> None:
+        self._reader_wakes.clear()
+        await self._reader_wakes.wait()
+
+    def _take(self, raw: bytes) -> None:
+        parts, cancelled = parts_of(raw)
+        for part in parts:
+            self._begin(part)
+        for call_id in cancelled:
+            task = self._under_way.get(call_id)
+            if task is not None:
+                task.cancel()
+
+    def _begin(self, part: bytes) -> None:
+        call_id, size = call_id_of(part), len(part)
+        if call_id in self._under_way:
+            raise InvalidArgument(
+                f"call {call_id} is under way already. Give each call of a stream its own id.",
+                field="call_id",
+            )
+        try:
+            self._router.admission.take_bytes(size)
+        except RouterError as e:
+            self._refuse(call_id, e)
+            return
+        task = asyncio.create_task(self._serve(call_id, part))
+        self._under_way[call_id] = task
+        task.add_done_callback(lambda _: self._done(call_id, size))
+
+    def _done(self, call_id: int, size: int) -> None:
+        # A callback rather than the task's own end: a task may be cancelled before it begins.
+        self._router.admission.give_bytes(size)
+        del self._under_way[call_id]
+        self._wake()
+
+    # One call -----------------------------------------------------------------------------------
+
+    async def _serve(self, call_id: int, part: bytes) -> None:
+        try:
+            packed = await self._result(call_id, part)
+        except RouterError as e:
+            self._refuse(call_id, e)
+        except Exception as e:  # noqa: BLE001  # nothing that a call does may end its stream
+            self._refuse(call_id, incident(e, "a call"))
+        else:
+            self._offer(packed)
+
+    async def _result(self, call_id: int, part: bytes) -> bytes:
+        # Parsed in the step that checks it: bytes that unfold into much do not gather.
+        try:
+            call = calls.Call.FromString(part)
+        except DecodeError:
+            raise InvalidArgument(
+                f"call {call_id} cannot be parsed. Compare the client's protocol with the "
+                f"router's.",
+                field="frame.calls",
+            ) from None
+        name = call.WhichOneof("request")
+        if name is None:
+            raise InvalidArgument(
+                "the call carries no request that this router knows. Upgrade the router, or use "
+                "an older client.",
+                field="request",
+            )
+        handler = CALLS[name]
+        request: Any = getattr(call, name)
+        self._pin(request.tenant)
+        result = calls.CallResult(call_id=call_id)
+        response: Message = getattr(result, name)
+        response.SetInParent()
+        work = answer(
+            self._router,
+            handler,
+            request,
+            response,
+            Caller(peer=self._peer, transport="stream", traceparent=call.traceparent),
+            size=len(part),
+            timeout_seconds=call.timeout_ms / 1000 if call.timeout_ms else None,
+        )
+        if not handler.large:
+            await work
+            return result.SerializeToString()
+        async with self._large:
+            while self._ready_bytes >= limits.STREAM_ANSWER_BYTES_MAX:
+                await self._answers_read()
+            await work
+            packed = result.SerializeToString()
+            checked_answer_size(len(packed), handler.method)
+            return packed
+
+    def _pin(self, tenant: str) -> None:
+        # A stream counts for the tenant of its first call.
+        if self._tenant is None and tenant:
+            authorise(self._peer, tenant)
+            self._router.admission.take_tenant(tenant)
+            self._tenant = tenant
+
+    def _refuse(self, call_id: int, error: RouterError) -> None:
+        result = calls.CallResult(call_id=call_id)
+        fill_error(result.error, error)
+        self._offer(result.SerializeToString())
+
+    def _offer(self, packed: bytes) -> None:
+        self._ready.append(packed)
+        self._ready_bytes += len(packed)
+        self._writer_wakes.set()
+
+    # Writing ------------------------------------------------------------------------------------
+
+    async def _write(self, reader: asyncio.Task[None]) -> None:
+        while True:
+            if self._leaving and not self._said_so:
+                self._said_so = True
+                reader.cancel()
+                await self._send(GOING_AWAY)
+            elif self._ready:
+                await self._send(self._frame())
+            elif self._under_way:
+                await self._writer()
+            elif not self._reading or self._leaving:
+                if reader.done() and not reader.cancelled():
+                    reader.result()  # raises what ended the reading
+                return
+            else:
+                await self._writer()
+
+    async def _writer(self) -> None:
+        self._writer_wakes.clear()
+        await self._writer_wakes.wait()
+
+    def _frame(self) -> bytes:
+        parts = [self._ready.popleft()]
+        size = len(parts[0])
+        while (
+            self._ready
+            and len(parts) < limits.FRAME_CALLS_MAX
+            and size + len(self._ready[0]) <= limits.FRAME_BYTES_MAX
+        ):
+            parts.append(self._ready.popleft())
+            size += len(parts[-1])
+        self._ready_bytes -= size
+        return frame_of(parts)
+
+    async def _send(self, frame: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._stall_seconds):
+                await self._context.write(frame)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the client did not read its answers for {self._stall_seconds:.3g} s. Read the "
+                f"stream while calls are under way."
+            ) from None
+        self._reader_wakes.set()
+
+    def _wake(self) -> None:
+        self._writer_wakes.set()
+        self._reader_wakes.set()
+
+
+class Streams:
+    """All open streams of the router."""
+
+    def __init__(self, router: Router, *, stall_seconds: float) -> None:
+        self._router = router
+        self._stall_seconds = stall_seconds
+        self._open: set[Connection] = set()
+        self._leaving = False
+
+    async def connect(self, _: object, context: Context) -> None:
+        """The handler of Connect."""
+        try:
+            if self._leaving:
+                raise Unavailable("this router is about to stop. Nothing was written.")
+            with self._router.admission.stream():
+                connection = Connection(self._router, context, stall_seconds=self._stall_seconds)
+                self._open.add(connection)
+                try:
+                    await connection.run()
+                finally:
+                    self._open.discard(connection)
+        except RouterError as e:
+            _log.info("stream ended", peer=context.peer(), reason=e.reason, message=e.message)
+            await abort(context, e)
+
+    def leave(self) -> None:
+        """Tells every client to go, and takes no more of them."""
+        self._leaving = True
+        for connection in self._open:
+            connection.leave()

@@ -1,0 +1,70 @@
+"""Unary methods: the calls of the table for grpcurl, operators and other languages.
+
+Messages are parsed here rather than by grpc, so that bytes are counted before they are work and
+rubbish is answered with a status that says so.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from google.protobuf.message import DecodeError
+
+from checkpoint_router.core.errors import InvalidArgument, RouterError
+from checkpoint_router.server.calls import Caller, Router, answer, checked_answer_size, incident
+from checkpoint_router.server.handlers import Handler
+from checkpoint_router.server.statuses import Context, abort
+from checkpoint_router.telemetry import tracing
+
+Method = Callable[[bytes, Context], Awaitable[bytes]]
+
+
+def method_of(router: Router, handler: Handler) -> Method:
+    """The unary method that runs `handler`."""
+
+    async def method(raw: bytes, context: Context) -> bytes:
+        try:
+            router.admission.take_bytes(len(raw))
+            try:
+                return await _answer(router, handler, raw, context)
+            finally:
+                router.admission.give_bytes(len(raw))
+        except RouterError as e:
+            return await abort(context, e)
+        except Exception as e:  # noqa: BLE001  # the caller gets a number, the log the rest
+            return await abort(context, incident(e, handler.method))
+
+    return method
+
+
+async def _answer(router: Router, handler: Handler, raw: bytes, context: Context) -> bytes:
+    try:
+        request = handler.request.FromString(raw)
+    except DecodeError:
+        raise InvalidArgument(
+            f"the bytes are no {handler.request.__name__}. Compare the client's protocol with "
+            f"the router's."
+        ) from None
+    response = handler.response()
+    caller = Caller(
+        peer=context.peer(),
+        transport="unary",
+        traceparent=_traceparent(context) if tracing.enabled() else "",
+    )
+    await answer(
+        router,
+        handler,
+        request,
+        response,
+        caller,
+        size=len(raw),
+        timeout_seconds=context.time_remaining(),
+    )
+    packed = response.SerializeToString()
+    checked_answer_size(len(packed), handler.method)
+    return packed
+
+
+def _traceparent(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == tracing.TRACEPARENT:
+            return value if isinstance(value, str) else value.decode("ascii", "replace")
+    return ""
