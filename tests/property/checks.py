@@ -12,6 +12,7 @@ from checkpoint_router.core.conflicts import Conflict, conflicts, losing
 from checkpoint_router.core.digests import conflict_id
 from checkpoint_router.core.history import bits
 from checkpoint_router.core.ids import EventId, SegmentId
+from checkpoint_router.core.token import unseal
 
 from .client import Run
 from .oracle import CHECKPOINT, Dispute, Known, Name
@@ -142,7 +143,7 @@ def by_sets(known: Known, gen: int) -> Answers:
         "lists by namespace": {ns: [n for n in past if n[1] == ns] for ns in NAMESPACES},
         "lists before": {c: [n for n in past if n[0] < c] for _, c in named},
         "lists by id": {c: [n for n in past if n[0] == c] for _, c in named},
-        "conflicts": sorted(_dispute(d, gen) for d in known.disputes().values()),  # type: ignore[type-var]
+        "conflicts": sorted(_dispute(d, gen) for d in known.disputes().values()),
     }
 
 
@@ -267,7 +268,7 @@ def inside(world: World, replica: Replica, run: Run, missing: tuple[EventId, ...
     if missing:
         return f"process {run.process.number} reads inside its run: stale"
     known, history = world.known(replica), replica.history
-    lineage = history.lineage_from(_token_of(world, run), run.segment)
+    lineage = history.lineage_from(unseal(run.token, world.key), run.segment)
     mine = known.segments.get(run.segment, []) if run.segment is not None else []
     line = (*run.line, *mine)
     _same("i4", "lineage inside a run", line_of(history, lineage), line)
@@ -281,12 +282,6 @@ def inside(world: World, replica: Replica, run: Run, missing: tuple[EventId, ...
     past = known.listed(run.story.seen | set(line))
     _same("i4", "list inside a run", list(view.listed(history, lineage=lineage)), past)
     return f"process {run.process.number} reads inside its run at {replica.number}"
-
-
-def _token_of(world: World, run: Run):  # type: ignore[no-untyped-def]
-    from checkpoint_router.core.token import unseal
-
-    return unseal(run.token, world.key)
 
 
 ALL: tuple[Check, ...] = (i1, i2, i3, i4, i5, i6, i7, i8, i9, i11, i12, i13)

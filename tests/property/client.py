@@ -114,18 +114,20 @@ class Run:
             header=self.header_to_send(),
             content=content,
         )
-        plain = isinstance(content, Checkpoint)
+        kind, parent, state = WRITES, "", ""
+        if isinstance(content, Checkpoint):
+            kind, parent, state = CHECKPOINT, content.parent_id or "", said
         fact = Fact(
             name=(self.segment, self.index),
-            kind=CHECKPOINT if plain else WRITES,
+            kind=kind,
             ns=ns,
             cid=cid,
             task=task,
-            parent=(content.parent_id or "") if plain else "",
+            parent=parent,
             term=event.term,
             hlc=event.hlc,
             after=frozenset((self.segment, i) for i in self.acked),
-            content=said if plain else "",
+            content=state,
             answer=answer,
         )
         call = Call(run=self, event=event, digest=event_digest(pack_event(event)), fact=fact)

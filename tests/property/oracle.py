@@ -158,7 +158,8 @@ class Known:
         found = self._checkpoints(line, ns)
         parents = {f.parent for f in found if f.parent != f.cid}
         childless = [f for f in found if f.cid not in parents]
-        return (childless or found or [None])[-1].name if found else None  # type: ignore[union-attr]
+        last = childless or found
+        return last[-1].name if last else None
 
     def writes(self, ns: str, cid: str, line: tuple[Name, ...] | list[Name]) -> tuple[Name, ...]:
         return tuple(e for e in line if e not in self.erased and self._writes_on(e, (ns, cid)))
@@ -220,9 +221,7 @@ class Known:
             groups.setdefault((low, high), []).append(ordered)
         return {pair: self._dispute(pair, members) for pair, members in groups.items()}
 
-    def _dispute(
-        self, pair: tuple[bytes, bytes], members: list[tuple[bytes, bytes]]
-    ) -> Dispute:
+    def _dispute(self, pair: tuple[bytes, bytes], members: list[tuple[bytes, bytes]]) -> Dispute:
         kinds = {"fork"}
         tasks: set[tuple[str, str, str]] = set()
         for one, two in members:

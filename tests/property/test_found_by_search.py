@@ -1,4 +1,4 @@
-"""Histories that once broke the core, written out: each was found by the search beside this file."""
+"""Histories that once broke the core, written out. The search beside this file found them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from checkpoint_router.core.digests import event_digest
 from checkpoint_router.core.errors import InvalidArgument
 from checkpoint_router.core.history import History, bits
 from checkpoint_router.core.ids import EventId, slot_of
-from checkpoint_router.core.records import Event, MetadataEntry, Checkpoint, pack_event
-from checkpoint_router.core.token import parse
+from checkpoint_router.core.records import Event, Header, pack_event
+from checkpoint_router.core.token import Base, ReadToken, parse, seal, unseal
 from tests import builders
 from tests.builders import THREAD, checkpoint_event, event_id, segment, writes_event
 
@@ -25,7 +25,7 @@ def history_of(*events: Event) -> History:
     return history
 
 
-def saw(base: str | None = None, *, cut: EventId | None = None, **seen: int) -> builders.Header:
+def saw(base: str | None = None, *, cut: EventId | None = None, **seen: int) -> Header:
     """The header of a run that read `seen` (segment to number of events) and continues `base`."""
     known = {name: range(1, count + 1) for name, count in seen.items()}
     return builders.header(builders.token(seen=known, base=base, cut=cut))
@@ -113,3 +113,50 @@ def test_the_order_of_arrival_does_not_decide_what_a_conflict_is(order: tuple[in
     )
     (record,) = conflicts(history)
     assert record.kinds == {ConflictKind.FORK}
+
+
+def test_a_stamp_must_be_above_every_call_that_was_waited_for() -> None:
+    # Not only above the ends of each range: the second call was stamped above the third.
+    history = history_of(
+        checkpoint("s1", 1, head=EMPTY, hlc=10),
+        writes_event("s1", 2, hlc=90),
+        writes_event("s1", 3, hlc=30),
+    )
+    late = writes_event("s1", 4, after=((1, 3),), hlc=50)
+    verdict = accept(history, late, event_digest(pack_event(late)), None, now_ms=0)
+    assert isinstance(verdict, Refused)
+    assert isinstance(verdict.error, InvalidArgument)
+
+
+def test_an_empty_brace_pair_is_no_tag_and_ends_the_search_for_one() -> None:
+    assert slot_of("{}{user-7}") != slot_of("user-7")
+    assert slot_of("a{user-7}b{other}") == slot_of("user-7")
+    assert slot_of("{{user-7}}") == slot_of("{user-7")
+
+
+def test_a_thread_with_more_heads_than_a_token_may_name_can_be_written_to() -> None:
+    count = limits.FRONTIER_ENTRIES_MAX + 40
+    history = history_of(
+        *(checkpoint(f"s{n}", 1, checkpoint_id=f"c{n}", head=EMPTY, hlc=n) for n in range(1, count))
+    )
+    loser = segment("s1")  # of the lowest rank: a run may continue it by its id
+    sealed = b""
+    for base in (history.winner(), loser):
+        assert base is not None
+        token = ReadToken(
+            thread=b"t" * 16,
+            gen=1,
+            base=Base(segment=base),
+            seen=history.frontier(base),
+            hlc=count,
+            term=0,
+            epoch=1,
+        )
+        sealed = seal(token, builders.KEY)
+        read = unseal(sealed, builders.KEY)
+        assert base in dict(read.seen)
+        line = history.lineage_from(read, None)
+        assert line.mask == history.segments[base].mask
+    head = Header(token=sealed)
+    history.apply(builders.entry(checkpoint("next", 1, head=head, hlc=count + 1)))
+    assert len(history.frontier()) < 50

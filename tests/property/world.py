@@ -97,8 +97,7 @@ class World:
         self.processes = [Process(number=n) for n in range(processes)]
         self.minted = processes
         self.replicas = [
-            Replica(n, History(THREAD, 1), OFFSETS_MS[n % len(OFFSETS_MS)])
-            for n in range(replicas)
+            Replica(n, History(THREAD, 1), OFFSETS_MS[n % len(OFFSETS_MS)]) for n in range(replicas)
         ]
         self.facts: dict[Name, Fact] = {}
         self.stories: dict[bytes, Story] = {}
@@ -194,7 +193,7 @@ class World:
                 thread=thread_hash(history.thread),
                 gen=history.gen,
                 base=base,
-                seen=history.frontier(),
+                seen=history.frontier(None if base is None else base.segment),
                 hlc=self.clock(replica),
                 term=max(replica.term, history.term),
                 epoch=1,
@@ -212,7 +211,9 @@ class World:
         winner = history.winner()
         base = shown.base if shown is not None else None if winner is None else Base(segment=winner)
         token = self.token(replica, base)
-        told = None if base is None else (base.segment, base.cut and name_of(base.cut))
+        told = None
+        if base is not None:
+            told = base.segment, None if base.cut is None else name_of(base.cut)
         # What the run saw is all that the replica has: the oracle never looks into the token.
         story = Story(told, frozenset(replica.stored), frozenset())
         line = tuple(self.known(replica).read_lineage(story))
@@ -326,9 +327,7 @@ class World:
         if answered:
             self._check_acknowledged(call, replica)
             if call in call.run.open:
-                call.run.process.hear(
-                    self.clock(replica), max(replica.term, replica.history.term)
-                )
+                call.run.process.hear(self.clock(replica), max(replica.term, replica.history.term))
             call.run.process.acknowledged(call)
         return where
 
@@ -630,9 +629,7 @@ def _judge(world: World, checks: Sequence[Check]) -> None:
                 check(world, replica)
 
 
-def shortest(
-    actions: Sequence[Action], fails: Callable[[Sequence[Action]], bool]
-) -> list[Action]:
+def shortest(actions: Sequence[Action], fails: Callable[[Sequence[Action]], bool]) -> list[Action]:
     """A sublist that still fails and of which no piece can be left out."""
     left = list(actions)
     size = max(1, len(left) // 2)

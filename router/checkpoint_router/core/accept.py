@@ -7,7 +7,7 @@ event that `seen` and `after` name is known, and (checked by the storage) its bl
 from dataclasses import dataclass
 
 from checkpoint_router.core import limits
-from checkpoint_router.core.clock import Ranges, hlc_at
+from checkpoint_router.core.clock import Ranges, hlc_at, indices
 from checkpoint_router.core.digests import thread_hash
 from checkpoint_router.core.errors import (
     DigestMismatch,
@@ -68,19 +68,19 @@ def accept(
     base = token if token is not None else segment.token if segment is not None else None
     if base is None:
         return Wait((), header_unknown=True)
-    after = (event.id.segment, event.after)
-    needs = (after,) if segment is not None and event.after else ()
-    if event.after and segment is None:
-        needs = (after,)
+    needs: tuple[tuple[SegmentId, Ranges], ...] = ()
+    if event.after:
+        needs = ((event.id.segment, event.after),)
     if token is not None and segment is None:
         needs = (*token.seen, *needs)
     missing = tuple(e for s, r in needs for e in history.missing(s, r))
     if missing:
         return Wait(missing)
     floor = base.hlc
-    if segment is not None:
-        for first, last in event.after:
-            floor = max(floor, *(history.entries[segment.events[i]].hlc for i in (first, last)))
+    if segment is not None and event.hlc <= segment.hlc:
+        # Calls in flight together may arrive in any order: only those that were waited for count.
+        stamps = (history.entries[segment.events[i]].hlc for i in indices(event.after))
+        floor = max(floor, *stamps, 0)
     if event.hlc <= floor:
         return Refused(
             InvalidArgument(
