@@ -15,7 +15,7 @@ SegmentId = NewType("SegmentId", bytes)
 SEGMENT_BYTES: Final = 16
 HASH_BYTES: Final = 32
 
-_TAG = re.compile(r"\{([^}]+)\}")
+_TAG = re.compile(r"[^{]*\{([^}]+)\}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -108,10 +108,10 @@ def checked_segment(value: bytes) -> SegmentId:
 def slot_of(name: str) -> int:
     """The slot of a thread or user id: a pure function of the text.
 
-    The text inside the first non-empty `{…}` decides if there is one, else the whole id, so that
-    `{user-7}:session-3` lives with `user-7` (the rule of Redis Cluster's hash tags).
+    The text between the first `{` and the next `}` decides if there is any, else the whole id, so
+    that `{user-7}:session-3` lives with `user-7` (the rule of Redis Cluster's hash tags).
     """
-    tag = _TAG.search(name)
+    tag = _TAG.match(name)
     return xxhash.xxh3_64_intdigest((tag.group(1) if tag else name).encode()) % limits.SLOTS
 
 
