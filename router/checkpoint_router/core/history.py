@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
+from checkpoint_router.core import limits
 from checkpoint_router.core.clock import Frontier, Ranges, indices, ranges_of
 from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey
 from checkpoint_router.core.records import Entry, Header, Kind
@@ -121,9 +122,20 @@ class History:
         )
         return tuple(islice(absent, _MISSING_NAMED_MAX))
 
-    def frontier(self) -> Frontier:
-        """All known events, as the segments that do not lie wholly in another's past."""
-        return tuple((s, self._ranges(self.segments[s])) for s in sorted(self._frontier))
+    def frontier(self, base: SegmentId | None = None) -> Frontier:
+        """All known events, as the segments that do not lie wholly in another's past.
+
+        Above the limit: those of the greatest rank, and `base`. What is left out stays concurrent
+        with the run that reads, and a later run sees it; a refusal would last for ever, since
+        reading again finds no fewer.
+        """
+        named: Iterable[SegmentId] = self._frontier
+        if len(self._frontier) > limits.FRONTIER_ENTRIES_MAX:
+            greatest = sorted(self._frontier, key=self.rank, reverse=True)
+            named = greatest[: limits.FRONTIER_ENTRIES_MAX - 1]
+            if base is not None:
+                named = {*named, base}
+        return tuple((s, self._ranges(self.segments[s])) for s in sorted(named))
 
     def position(self, event: EventId) -> int:
         """The bit of a known event. KeyError if it is not known."""

@@ -191,7 +191,7 @@ class Reading:
                 thread=thread_hash(history.thread),
                 gen=history.gen,
                 base=base,
-                seen=history.frontier(),
+                seen=history.frontier(None if base is None else base.segment),
                 hlc=clock.hlc,
                 term=clock.term,
                 epoch=clock.epoch,
