@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import threading
+from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -183,15 +184,15 @@ async def test_a_command_goes_on_elsewhere_and_updates(alike: Alike) -> None:
 # ---- delta channels -----------------------------------------------------------------------------
 
 
+def extend(state: list[str], writes: Sequence[list[str]]) -> list[str]:
+    """A reducer for which it does not matter how writes are gathered."""
+    return [*state, *(word for write in writes for word in write)]
+
+
 class Deltas(TypedDict, total=False):
     """A list that is stored as its changes, with a snapshot at every third."""
 
-    log: Annotated[
-        list[str],
-        DeltaChannel(
-            lambda state, writes: [*state, *(w for ws in writes for w in ws)], snapshot_frequency=3
-        ),
-    ]
+    log: Annotated[list[str], DeltaChannel(extend, snapshot_frequency=3)]
     last: str
 
 
