@@ -146,6 +146,12 @@ class ForkedSaver(RouterError, RuntimeError):
     reason = "FORKED_SAVER"
 
 
+class SaverClosed(RouterError, RuntimeError):
+    """A saver was used after `close`. Its clones share its links, so one close is for all."""
+
+    reason = "SAVER_CLOSED"
+
+
 def _subclasses(cls: type[RouterError]) -> Iterable[type[RouterError]]:
     for sub in cls.__subclasses__():
         yield sub

@@ -1,0 +1,227 @@
+"""The link of one event loop's calls: a channel and a stream that live on that loop alone.
+
+Owner: `Links`, one for each running loop. Only its loop touches it, so there is no lock.
+
+Rules: two tasks exist while a stream is open, one that reads and one that writes; they carry no
+context of the call that happened to start them. Calls made in one turn of the loop ride in one
+frame, because the writer takes its turn after them. The loop's end cancels the tasks, and they
+let go of the channel; if something cancels them while calls wait, the link opens another stream.
+"""
+
+import asyncio
+import contextlib
+import copy
+import itertools
+import random
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from checkpoint_router.client.calls import CallTable, Prepared
+from checkpoint_router.client.route import CHANNEL_OPTIONS, CONNECT, End, Route
+from checkpoint_router.client.target import Target
+from checkpoint_router.core.errors import RouterError
+from checkpoint_router.v1 import checkpoint_service_pb2 as v1
+
+
+class AsyncLink:
+    """Carries calls from the tasks of one event loop to a router."""
+
+    def __init__(self, target: Target, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._table: CallTable[asyncio.Future[v1.CallResult | None]] = CallTable()
+        self._route = Route(target)
+        self._ids = itertools.count(1)
+        self._streams: dict[int, _Stream] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._opening = False
+        """Whether a task was started for the next stream and has not opened it yet."""
+        self._closed: RouterError | None = None
+
+    @property
+    def last_failure(self) -> str:
+        """Why the last stream ended."""
+        return self._route.last_failure
+
+    async def call(self, prepared: Prepared, seconds: float) -> v1.CallResult | None:
+        """Sends one call and waits for its answer at most so long; None if there was none."""
+        if self._closed:
+            raise copy.copy(self._closed)
+        call_id = next(self._ids)
+        waiter: asyncio.Future[v1.CallResult | None] = self._loop.create_future()
+        self._table.admit(call_id, prepared.encoded(call_id, seconds), waiter)
+        self._press_on()
+        timer = self._loop.call_later(max(0.0, seconds), _expire, waiter)
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
+            self._give_up(call_id)
+
+    def abandon(self, why: RouterError) -> None:
+        """Ends the streams; calls under way, and later ones, raise `why`. Waits for nothing."""
+        self._closed = self._closed or why
+        for waiter in self._table.abandon_all():
+            if not waiter.done():
+                waiter.set_exception(copy.copy(why))
+        for task in self._tasks:
+            task.cancel()
+
+    async def close(self, why: RouterError) -> None:
+        """As `abandon`, and waits until the channels are closed."""
+        self.abandon(why)
+        tasks = self._tasks - {asyncio.current_task()}
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _press_on(self) -> None:
+        """Sees to it that what waits is sent."""
+        if self._table.current:
+            if self._table.sendable(self._table.current):
+                self._streams[self._table.current].signal()
+        elif self._table.waiting and not self._opening and not self._closed:
+            self._opening = True
+            self._start(self._work())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _give_up(self, call_id: int) -> None:
+        number = self._table.give_up(call_id)
+        if number:
+            self._streams[number].signal()
+
+    async def _work(self) -> None:
+        """Opens a stream if calls still wait for one, and reads it to its end."""
+        try:
+            await asyncio.sleep(self._route.pause_seconds(self._loop.time()))
+        finally:
+            self._opening = False
+            self._press_on_later()
+        if self._closed or not self._table.waiting:
+            return
+        stream = _Stream(self._table.open(), self._loop)
+        self._streams[stream.number] = stream
+        end = End(code=grpc.StatusCode.CANCELLED, details="the reader of the link was cancelled")
+        try:
+            stream.open(str(self._route.endpoint))
+            writer = self._start(self._write(stream))
+            try:
+                end = await self._read(stream)
+            finally:
+                writer.cancel()
+        finally:
+            self._ended(stream, end)
+            await stream.close()
+
+    async def _read(self, stream: "_Stream") -> End:
+        try:
+            while (response := await stream.call.read()) is not grpc.aio.EOF:
+                self._deliver(stream, response)
+        except grpc.aio.AioRpcError as error:
+            return End(code=error.code(), details=error.details() or "")
+        return End(code=await stream.call.code(), details=await stream.call.details() or "")
+
+    async def _write(self, stream: "_Stream") -> None:
+        # The reader learns why a stream ended; the writer only ends with it.
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            while True:
+                frame = self._table.next_frame(stream.number)
+                if frame is not None:
+                    await stream.call.write(frame)
+                elif stream.over:
+                    await stream.call.done_writing()
+                    return
+                else:
+                    await stream.signalled()
+
+    def _deliver(self, stream: "_Stream", response: v1.ConnectResponse) -> None:
+        current = self._table.current == stream.number
+        for result in response.results:
+            waiter = self._table.answered(stream.number, result.call_id)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(result)
+        if response.results and current:
+            self._route.worked()
+        if response.going_away and current:
+            self._table.retire(stream.number)
+            self._route.left("going away", now=self._loop.time(), draw=_draw())
+        self._press_on()
+        if self._table.current != stream.number and not self._table.under_way(stream.number):
+            stream.finish()
+
+    def _ended(self, stream: "_Stream", end: End) -> None:
+        current = self._table.current == stream.number
+        self._table.broken(stream.number)
+        del self._streams[stream.number]
+        error = None
+        if current:
+            error = self._route.failed(end, now=self._loop.time(), draw=_draw())
+        if error:
+            for waiter in self._table.abandon_waiting():
+                if not waiter.done():
+                    waiter.set_exception(copy.copy(error))
+        self._press_on_later()
+
+    def _press_on_later(self) -> None:
+        # Not at once: who cancels every task of a loop cancels those that call as well, and then
+        # there is nothing to press on with. A closed loop ends its tasks here, too.
+        if not self._loop.is_closed():
+            self._loop.call_soon(self._press_on)
+
+
+class _Stream:
+    """One channel with one stream on it, both of one loop."""
+
+    def __init__(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.number = number
+        self.over = False
+        self.call: Any = None  # generic in types that bytes and a message do not fit
+        self._loop = loop
+        self._channel: grpc.aio.Channel | None = None
+        self._signal: asyncio.Future[None] | None = None
+
+    def open(self, address: str) -> None:
+        """Begins to connect; returns at once."""
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        connect: Any = self._channel.stream_stream(
+            CONNECT, request_serializer=None, response_deserializer=v1.ConnectResponse.FromString
+        )
+        self.call = connect()
+
+    def signal(self) -> None:
+        """There may be something to send."""
+        if self._signal is not None and not self._signal.done():
+            self._signal.set_result(None)
+
+    async def signalled(self) -> None:
+        """Returns after the next `signal`."""
+        self._signal = self._loop.create_future()
+        await self._signal
+
+    def finish(self) -> None:
+        """Nothing more will be sent: the router may end the stream."""
+        self.over = True
+        self.signal()
+
+    async def close(self) -> None:
+        """Lets go of the channel."""
+        if self.call is not None:
+            self.call.cancel()
+        if self._channel is not None:
+            await self._channel.close()
+
+
+def _expire(waiter: "asyncio.Future[v1.CallResult | None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _draw() -> float:
+    return random.random()  # noqa: S311 - spreads retries over time, hides nothing

@@ -1,0 +1,223 @@
+"""All links of one saver: a sync one for its process, an async one for each running event loop.
+
+Owner: a saver, and all its clones share the one object. Making it does no input or output and
+needs no loop; the first call opens what it needs.
+
+Rules: a call ends at its deadline at the latest, and says so; until then it is sent again over
+whatever stream there is, and again after an answer that says "not now". gRPC does not survive a
+fork: once this process has opened a link, calls in its forked children are refused (half of them
+would work, some would hang or crash), and what a child inherited is never touched, not even to
+close it. Nothing here has a finaliser, because clones share it.
+"""
+
+import asyncio
+import os
+import random
+import threading
+import time
+from typing import Any, Final
+
+from google.protobuf.message import Message
+
+from checkpoint_router.client.async_link import AsyncLink
+from checkpoint_router.client.calls import Prepared
+from checkpoint_router.client.route import pause_seconds
+from checkpoint_router.client.sync_link import SyncLink
+from checkpoint_router.client.target import Target
+from checkpoint_router.client.trace import traceparent
+from checkpoint_router.core.errors import (
+    DeadlineExceeded,
+    ForkedSaver,
+    Overloaded,
+    RouterError,
+    SaverClosed,
+    Unavailable,
+)
+from checkpoint_router.v1 import checkpoint_service_pb2 as v1
+from checkpoint_router.wire.errors import RETRY_AFTER_MS, error_of
+
+_RETRIED: Final = (Overloaded, Unavailable)
+"""Answers after which the same call is made again, by this file and nobody else."""
+
+_processes: Final[list[int]] = []
+"""The process that opened the first link, of any saver; a forked child inherits the entry."""
+
+
+class Links:
+    """Where a saver's calls go. Safe to use from any worker and any loop at once."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._lock = threading.Lock()
+        self._sync_link: SyncLink | None = None
+        self._async_links: dict[asyncio.AbstractEventLoop, AsyncLink] = {}
+        self._closed = False
+
+    def call(self, name: str, request: Message, *, timeout_seconds: float) -> Any:
+        """Makes the call `name` of v1 and returns its response message.
+
+        Raises the router's error; DeadlineExceeded when the time is over (what became of the
+        call is unknown, a repeat has the effect of one); SaverClosed; ForkedSaver.
+        """
+        tries = _Tries(self.target, name, request, timeout_seconds)
+        link = self._sync()
+        while True:
+            result = link.call(tries.prepared, tries.seconds_left())
+            pause = tries.pause_after(result, link.last_failure)
+            if pause is None:
+                return getattr(result, name)
+            time.sleep(pause)
+
+    async def acall(self, name: str, request: Message, *, timeout_seconds: float) -> Any:
+        """As `call`, on the running loop. The request is serialised before the first await."""
+        tries = _Tries(self.target, name, request, timeout_seconds)
+        link = self._async()
+        while True:
+            result = await link.call(tries.prepared, tries.seconds_left())
+            pause = tries.pause_after(result, link.last_failure)
+            if pause is None:
+                return getattr(result, name)
+            await asyncio.sleep(pause)
+
+    def close(self) -> None:
+        """Ends all links, of other loops too, without waiting for those. Calls under way raise
+        SaverClosed. Closing again does nothing, and so does closing in a forked child."""
+        if _inherited():
+            return
+        sync_link, async_links = self._take_all()
+        why = _closed()
+        running = _running_loop()
+        for loop, link in async_links.items():
+            if loop is running:
+                link.abandon(why)
+            elif not loop.is_closed():
+                _call_soon(loop, link, why)
+        if sync_link:
+            sync_link.close(why)
+
+    async def aclose(self) -> None:
+        """As `close`, and waits for the links of the running loop."""
+        if _inherited():
+            return
+        own = self._async_links.get(asyncio.get_running_loop())
+        self.close()
+        if own:
+            await own.close(_closed())
+
+    def _sync(self) -> SyncLink:
+        _check_process()
+        link = self._sync_link
+        if link is None or self._closed:
+            with self._lock:
+                self._check_open()
+                link = self._sync_link = self._sync_link or SyncLink(self.target)
+        return link
+
+    def _async(self) -> AsyncLink:
+        _check_process()
+        loop = asyncio.get_running_loop()
+        link = self._async_links.get(loop)
+        if link is None or self._closed:
+            with self._lock:
+                self._check_open()
+                for other in [each for each in self._async_links if each.is_closed()]:
+                    del self._async_links[other]
+                link = self._async_links.setdefault(loop, AsyncLink(self.target, loop))
+        return link
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise _closed()
+
+    def _take_all(self) -> tuple[SyncLink | None, dict[asyncio.AbstractEventLoop, AsyncLink]]:
+        with self._lock:
+            self._closed = True
+            taken = self._sync_link, dict(self._async_links)
+            self._sync_link = None
+            self._async_links.clear()
+            return taken
+
+
+class _Tries:
+    """One call from its first try to its end: its bytes, its deadline, and what to do next."""
+
+    def __init__(self, target: Target, name: str, request: Message, seconds: float) -> None:
+        self.prepared = Prepared.of(name, request, traceparent())
+        self._target = target
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+        self._refusals = 0
+
+    def seconds_left(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def pause_after(self, result: v1.CallResult | None, last_failure: str) -> float | None:
+        """None if `result` is the answer, else how long to wait before the next try; raises
+        where there is none."""
+        if result is None:
+            raise self._late(f"the last stream ended with {last_failure}" if last_failure else "")
+        outcome = result.WhichOneof("outcome")
+        if outcome == self.prepared.name:
+            return None
+        if outcome != "error":
+            raise RouterError(f"the router answered {self.prepared.name} with {outcome!r}.")
+        error = error_of(result.error)
+        if not isinstance(error, _RETRIED):
+            raise error
+        pause = _pause(error, self._refusals)
+        self._refusals += 1
+        if self.seconds_left() <= pause:
+            raise self._late(f"the router's last answer was {error.reason}: {error}") from error
+        return pause
+
+    def _late(self, why: str) -> DeadlineExceeded:
+        hint = f" ({why})" if why else ""
+        return DeadlineExceeded(
+            f"{self.prepared.name} had no answer from {self._target} within {self._seconds:g} s"
+            f"{hint}. Whether it took effect is unknown; calling again has the effect of one "
+            f"call. Check that a router runs there, or give the saver a larger timeout_seconds.",
+            call=self.prepared.name,
+        )
+
+
+def _pause(error: RouterError, refusals: int) -> float:
+    # Half of it is certain: an answer is not a broken link, and comes back at once.
+    pause = pause_seconds(refusals, 0.5 + random.random() / 2)  # noqa: S311 - spreads retries
+    asked = error.attributes.get(RETRY_AFTER_MS, "")
+    return max(pause, int(asked) / 1000) if asked.isdigit() else pause
+
+
+def _closed() -> SaverClosed:
+    return SaverClosed(
+        "this saver was closed, or a copy of it was. Make a new RouterSaver for further calls."
+    )
+
+
+def _inherited() -> bool:
+    return bool(_processes) and _processes[0] != os.getpid()
+
+
+def _check_process() -> None:
+    if not _processes:
+        _processes.append(os.getpid())
+    elif _processes[0] != os.getpid():
+        raise ForkedSaver(
+            f"this process was forked from process {_processes[0]} after a saver had connected "
+            f"there, and gRPC does not survive that. Nothing was sent. Start workers with "
+            f"multiprocessing's 'spawn' or 'forkserver', or fork before the first call of any "
+            f"saver."
+        )
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, link: AsyncLink, why: RouterError) -> None:
+    try:
+        loop.call_soon_threadsafe(link.abandon, why)
+    except RuntimeError:  # closed since we looked
+        return
