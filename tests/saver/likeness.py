@@ -116,7 +116,7 @@ def line(*nodes: tuple[str, Any], schema: Any = Log) -> StateGraph[Any]:
     return builder
 
 
-def ask(state: Log) -> dict[str, Any]:
+def ask(state: Any) -> Any:
     """A node that asks a person."""
     answer = interrupt({"about": len(state["log"])})
     return {"log": [f"answer {answer}"]}
