@@ -14,7 +14,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 PYTEST = $(BIN)/python -m pytest -q
 # Without a router process, or nearly: what fails most often fails within seconds.
-QUICK = $(wildcard tests/test_tidy.py tests/test_install.py \
+QUICK = $(wildcard $(patsubst %,tests/test_%.py,tidy floors install) \
 	$(addprefix tests/,unit property scenarios contract wire))
 
 .DEFAULT_GOAL = help

@@ -16,9 +16,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "router" / "checkpoint_router"
-CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
-    "contracts"
-]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONTRACTS = PROJECT["tool"]["importlinter"]["contracts"]
+LINT = "from importlinter.cli import lint_imports_command as main; main()"
 
 PLANTED = {
     "unheard_of/__init__.py": "",
@@ -36,14 +36,7 @@ PLANTED = {
 def verdicts(package: Path) -> dict[str, str]:
     """Contract to KEPT or BROKEN for the package that stands in that folder."""
     done = subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-c",
-                "from importlinter.cli import lint_imports_command as main; main()",
-            ),
-            *("--no-cache", "--config", str(ROOT / "pyproject.toml")),
-        ],
+        [sys.executable, "-c", LINT, "--no-cache", "--config", str(ROOT / "pyproject.toml")],
         cwd=package.parent,
         env={**os.environ, "PYTHONPATH": str(package.parent), "COLUMNS": "200"},
         capture_output=True,
