@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests import tidy_rules
-from tests.tidy_rules import CORE, GENERATED, LIMITS, PRODUCT, RULES, Rule, Source, sleeps
+from tests.tidy_rules import (
+    CORE,
+    GENERATED,
+    LIMITS,
+    PRODUCT,
+    RULES,
+    Rule,
+    Source,
+    dead_links,
+    sleeps,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,6 +61,18 @@ def test_a_file_that_may_sleep_does_sleep() -> None:
     by_path = {s.path: s for s in sources()}
     idle = [path for path in tidy_rules.MAY_SLEEP if not list(sleeps(by_path[path]))]
     assert not idle, "these no longer need their exception"
+
+
+def test_every_link_leads_somewhere() -> None:
+    paths = {s.path for s in sources()}
+    dead = [f"{s.path}: {complaint}" for s in sources() for complaint in dead_links(s, paths)]
+    assert not dead, "\n".join(["", *dead])
+
+
+def test_a_dead_link_is_found() -> None:
+    text = "[a](../b.md#c) [d](https://example.org/d) [here](e.md) [gone](no.md) [up](../f)"
+    source = Source(path="docs/a.md", text=text)
+    assert list(dead_links(source, {"b.md", "docs/e.md", "f/g.md"})) == ["no.md leads nowhere"]
 
 
 BAD = {
@@ -104,6 +126,11 @@ BAD = {
         "tests/a.py",
         "async def f():\n    await asyncio.sleep(delay)",
     ),
+    "a sleep in a loop that does not look": (
+        "tests_do_not_sleep",
+        "tests/a.py",
+        "while True:\n    time.sleep(1)",
+    ),
     "a sleep by its own name": ("tests_do_not_sleep", "tests/a.py", "sleep(0.01)"),
     "a limit without reason": ("limits_say_why", LIMITS, 'A: Final = 1\n"""Why."""\nB: Final = 2'),
     "a limit before another": ("limits_say_why", LIMITS, 'A: Final = 1\nB = 2\n"""Why."""'),
@@ -132,6 +159,7 @@ GOOD = {
     "an ignore with its reason": ("demo/a.py", "x = 1  # type: ignore[misc]  # bound now"),
     "a wrong type in a test": ("tests/a.py", "f(1)  # type: ignore[arg-type]"),
     "an excuse in a text": ("demo/a.py", 'x = "# noqa"'),
+    "a pause between two looks": ("tests/a.py", "while not done():\n    time.sleep(0.01)"),
     "a yield to the loop": ("tests/a.py", "asyncio.sleep(0)"),
     "a sleep outside of tests": ("demo/a.py", "time.sleep(1)"),
     "a path in an address": ("docs/a.md", "https://example.org/home/page and a/work/b"),

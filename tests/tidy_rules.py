@@ -7,9 +7,10 @@ said there, and not here.
 
 import ast
 import io
+import posixpath
 import re
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -191,21 +192,42 @@ def excuses_have_reasons(source: Source) -> Complaints:
 
 
 def tests_do_not_sleep(source: Source) -> Complaints:
-    """A sleep is too short on a slow machine and too long on a fast one. `sleep(0)` only yields."""
-    if not source.path.startswith("tests/") or source.path in MAY_SLEEP:
-        return
-    yield from sleeps(source)
+    """A sleep is too short on a slow machine and too long on a fast one.
+
+    In a `while` loop it is the pause between two looks at a condition, and `sleep(0)` only yields.
+    """
+    if source.path.startswith("tests/") and source.path not in MAY_SLEEP:
+        yield from sleeps(source)
 
 
 def sleeps(source: Source) -> Complaints:
-    """Every call of a `sleep`, but for those of literally nothing."""
+    """Every call of a `sleep`, but for the pauses of loops that look."""
+    looking = {
+        id(inner)
+        for node in _nodes(source)
+        if isinstance(node, ast.While) and ast.unparse(node.test) not in ("True", "1")
+        for inner in ast.walk(node)
+    }
     for node in _nodes(source):
         match node:
             case ast.Call(args=[ast.Constant(value=0)]):
                 continue
             case ast.Call(func=ast.Attribute(attr="sleep") | ast.Name(id="sleep")):
-                call = ast.unparse(node)
-                yield f"line {node.lineno}: {call}; wait for a condition with a deadline"
+                if id(node) not in looking:
+                    call = ast.unparse(node)
+                    yield f"line {node.lineno}: {call}; wait for a condition with a deadline"
+
+
+def dead_links(source: Source, paths: Collection[str]) -> Complaints:
+    """Links of a Markdown text to files that `paths` does not have."""
+    if not source.path.endswith(".md"):
+        return
+    folder = PurePosixPath(source.path).parent
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", source.text):
+        if not re.match(r"[a-z]+:", link):
+            target = posixpath.normpath(str(folder / link))
+            if target not in paths and not any(p.startswith(target + "/") for p in paths):
+                yield f"{link} leads nowhere"
 
 
 def limits_say_why(source: Source) -> Complaints:
