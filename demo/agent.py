@@ -58,7 +58,7 @@ def run_sync(options: argparse.Namespace) -> dict[str, Any]:
 
 async def run_async(options: argparse.Namespace) -> dict[str, Any]:
     """The async half of the same saver: `graph.ainvoke`."""
-    async with open_saver(options.target, asynchronous=True) as saver:
+    async with open_saver(options.target) as saver:
         graph = build_graph(toolbox_of(options.dir, options.thread), saver)
         return outcome(await graph.ainvoke(what_to_do(options), config_of(options.thread)))
 

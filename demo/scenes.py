@@ -6,13 +6,10 @@ the call logs, process ends from the system, states from a saver of the demo's o
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from typing import Any, Final
-
-from rich.text import Text
 
 from agent import BUDGET_EUR, config_of, toolbox_of
 from call_log import FINISHED, STARTED
@@ -26,7 +23,7 @@ from evidence import (
     process_runs,
     same,
 )
-from processes import Agent, until
+from processes import WAIT_SECONDS_MAX, Agent, until
 from views import calls_table, conversation, history_table, id_of, short, side_by_side
 
 SMALL_BUDGET_EUR: Final = 300
@@ -239,19 +236,34 @@ def check_fork(demo: Demo, *, past: str | None, forked: Any, head: Any, said: st
 def thread_show(demo: Demo) -> None:
     """The router's own drawing of the thread, by its command line."""
     demo.screen.scene("checkpoint-router thread show lisbon")
-    shown = subprocess.run(  # noqa: S603 - our own command
-        [*COMMAND, "thread", "show", LISBON, "--target", demo.router.target],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "COLUMNS": str(demo.screen.console.width)},
-    )
-    demo.screen.show(Text.from_ansi(shown.stdout or shown.stderr))
-    both = [id_of(demo.ends[LISBON].config) or "?", id_of(demo.head(LISBON).config) or "?"]
-    drawn = [end for end in both if short(end) in shown.stdout]
+    shown = router_command(demo, "thread", "show", LISBON, seen=True)
+    read = router_command(demo, "thread", "show", LISBON)
+    both = {id_of(demo.ends[LISBON].config) or "?", id_of(demo.head(LISBON).config) or "?"}
+    drawn = [end for end in both if end in read.stdout]
     demo.claims.check(
         "thread show draws both branches, and needs no agent code for it",
-        holds=shown.returncode == 0 and drawn == both,
+        holds=shown.returncode == read.returncode == 0 and len(drawn) == len(both) == 2,
         seen=f"exit code {shown.returncode}, {len(drawn)} of 2 branch ends drawn",
+    )
+    codes = [
+        router_command(demo, "thread", "conflicts", thread, "--check").returncode
+        for thread in (LISBON, OSLO)
+    ]
+    demo.claims.check(
+        "kills, resumes and the fork left no conflict: nobody took them for rivals",
+        holds=codes == [0, 0],
+        seen=f"thread conflicts --check: exit codes {codes}",
+    )
+
+
+def router_command(demo: Demo, *words: str, seen: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run `checkpoint-router …`; `seen`: its output goes to the terminal instead of back here."""
+    demo.screen.console.file.flush()
+    return subprocess.run(  # noqa: S603 - our own command
+        [*COMMAND, *words, "--target", demo.router.target],
+        stdout=None if seen else subprocess.PIPE,
+        stderr=None if seen else subprocess.PIPE,
+        text=True,
+        timeout=WAIT_SECONDS_MAX,
+        check=False,
     )

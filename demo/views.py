@@ -114,5 +114,5 @@ def id_of(config: Any) -> str | None:
 
 
 def short(checkpoint_id: str | None) -> str:
-    """Enough of an id to tell it from its neighbours: the part that counts finer time."""
-    return "-" if checkpoint_id is None else checkpoint_id[9:18]
+    """The end of an id, by which `thread show` names it too: its beginning is only a time."""
+    return "-" if checkpoint_id is None else f"…{checkpoint_id[-6:]}"
