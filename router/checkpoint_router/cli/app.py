@@ -2,7 +2,10 @@
 
 import typer
 
-from checkpoint_router.cli import thread
+from checkpoint_router.cli import config, thread
+from checkpoint_router.cli.dev import dev
+from checkpoint_router.cli.doctor import doctor
+from checkpoint_router.cli.serve import serve
 from checkpoint_router.cli.version import show_version
 
 app = typer.Typer(
@@ -27,5 +30,9 @@ def root() -> None:
     """A router for LangGraph checkpoints: run one, and look at the threads in it."""
 
 
+app.command("serve")(serve)
+app.command("dev")(dev)
 app.add_typer(thread.app, name="thread", help="Look at threads, and delete them.")
+app.add_typer(config.app, name="config", help="Look at the settings of a router.")
+app.command("doctor")(doctor)
 app.command("version")(show_version)

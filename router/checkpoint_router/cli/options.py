@@ -1,6 +1,7 @@
 """Options that several commands share, so that each is spelt, checked and explained once."""
 
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -22,6 +23,7 @@ Target = Annotated[
     str,
     typer.Option(
         metavar="router://HOST:PORT",
+        envvar="CHECKPOINT_ROUTER_TARGET",
         help="The router to ask; several, separated by commas, are tried in turn.",
     ),
 ]
@@ -29,6 +31,7 @@ Tenant = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
+        envvar="CHECKPOINT_ROUTER_TENANT",
         help="Whose threads: what the target's ?tenant= says if it is not given, else 'default'.",
         show_default=False,
     ),
@@ -38,7 +41,28 @@ Timeout = Annotated[
 ]
 Format = Annotated[
     Output,
-    typer.Option("--output", "-o", help="A table for people, or JSON for programs."),
+    typer.Option(
+        "--output",
+        "-o",
+        envvar="CHECKPOINT_ROUTER_OUTPUT",
+        help="A table for people, or JSON for programs.",
+    ),
+]
+
+Listen = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Where to answer; 127.0.0.1:7070 if nothing says otherwise. Port 0: a free one.",
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Where checkpoints are kept: sqlite:DIRECTORY or memory:."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(metavar="TOML", help="A file with settings; flags and environment win over it."),
 ]
 
 

@@ -126,6 +126,12 @@ def show(
     elif found.nodes or found.orphans:
         look = Look(everything=everything, writes=writes, short_ids=_short(full_ids))
         console.show(draw(found, _title(key), look))
+        if found.open_conflicts:
+            console.say(
+                f"{words.count(found.open_conflicts, 'open conflict')}: see "
+                f"`checkpoint-router thread conflicts {words.quoted(thread)}"
+                f" --tenant {words.quoted(key.tenant)}`."
+            )
     if not found.nodes and not found.orphans:
         raise _nothing(key)
 
@@ -200,7 +206,7 @@ def _history_row(item: Listed) -> tuple[str, ...]:
     tasks = dict.fromkeys(words.task_name(w.task_path) for w in found.pending_writes)
     return (
         found.checkpoint_id,
-        words.namespace(found.ns),
+        words.printable(found.ns) or "(root)",
         "?" if facts.step is None else str(facts.step),
         facts.source or "-",
         words.moment(unix_ms_of(found.hlc)),

@@ -37,6 +37,11 @@ def read(conn: sqlite3.Connection, file: Path, alarms: Sequence[str]) -> Facts:
     )
 
 
+def filesystem_alarms(file: Path) -> tuple[str, ...]:
+    """What is wrong with keeping a database where `file` is."""
+    return _filesystem_alarms(_filesystem(file))
+
+
 def _promise(journal: str, synchronous: int, filesystem: str) -> str:
     if filesystem in _VOLATILE:
         return f"An acknowledged write survives a crash of the router; {filesystem} is in memory."

@@ -39,6 +39,14 @@ _NEXT: Final = (
 )
 
 
+def read(file: Path) -> Mark | None:
+    """What the file of a storage that is not open says; None if it is missing or torn."""
+    try:
+        return _parse(file.read_bytes())
+    except OSError:
+        return None
+
+
 class MarkFile:
     """The file, open from `open` to `close`."""
 

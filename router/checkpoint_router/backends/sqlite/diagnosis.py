@@ -1,0 +1,171 @@
+"""Looks at a shard's directory from outside, without opening it as a storage.
+
+Rules: nothing is changed and nothing is created, but for the two files that SQLite itself puts
+beside a database while it is read. The lock is held meanwhile, so that no router starts on a file
+that is being read through; where a router holds it, only what costs that router nothing is read.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+from checkpoint_router.backends.sqlite import facts, mark, reader, schema, values
+from checkpoint_router.core.errors import DataLoss, InvalidArgument
+from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.storage.finding import Finding, Verdict
+
+_FAULTS_MAX: Final = 20
+"""Broken records that are named one by one."""
+
+
+def diagnose(rest: str, deep: bool) -> Iterator[Finding]:
+    """What `sqlite:rest` looks like; `deep` reads every record and value and verifies it."""
+    if not rest:
+        raise InvalidArgument(
+            "sqlite: names no directory. Write sqlite:DIRECTORY.", field="storage"
+        )
+    directory = Path(rest).expanduser()
+    file = directory / "shard-0.sqlite3"
+    if not file.is_file():
+        yield _bad("file", f"{file} does not exist. Is it the right directory? A router makes it.")
+        return
+    yield _good("file", f"{file}, {file.stat().st_size:,} bytes")
+    with _lock(directory / "shard-0.lock") as holder:
+        if holder is not None:
+            yield _note(
+                "lock",
+                f"in use by the process with id {holder}, so the file is not read through. Ask "
+                f"that router with --target router://HOST:PORT, or stop it and look again.",
+            )
+        else:
+            yield _good("lock", "no router uses it")
+        try:
+            with closing(schema.connect(file, readonly=True)) as conn:
+                yield from _look(conn, file, directory / "shard-0.mark", holder is None, deep)
+        except sqlite3.Error as e:
+            yield _bad("file", f"SQLite cannot read it: {e}. Restore the directory from a backup.")
+
+
+def _look(
+    conn: sqlite3.Connection, file: Path, marked: Path, alone: bool, deep: bool
+) -> Iterator[Finding]:
+    found = int(conn.execute("PRAGMA user_version").fetchone()[0])
+    owner = int(conn.execute("PRAGMA application_id").fetchone()[0])
+    if owner != schema.APPLICATION_ID:
+        yield _bad("format", "it is a database of another program. Name another directory.")
+        return
+    known = len(schema.MIGRATIONS)
+    if found > known:
+        yield _bad("format", f"format {found}; this version knows up to {known}. Use a newer one.")
+        return
+    yield _good("format", f"format {found}" + ("" if found == known else f", older than {known}"))
+    yield from _held(conn)
+    for alarm in facts.filesystem_alarms(file):
+        yield _bad("file system", alarm)
+    if not alone:
+        return
+    yield _came_forward(conn, marked)
+    yield _integrity(conn)
+    if deep:
+        yield from _every_record(conn)
+
+
+def _held(conn: sqlite3.Connection) -> Iterator[Finding]:
+    threads, events, blobs = conn.execute(
+        "SELECT (SELECT count(*) FROM thread), (SELECT count(*) FROM event),"
+        " (SELECT count(*) FROM blob)"
+    ).fetchone()
+    text = f"{threads:,} threads, {events:,} events, {blobs:,} values"
+    yield _good("content", f"{text}, commit {mark.commit_seq(conn):,}")
+
+
+def _came_forward(conn: sqlite3.Connection, marked: Path) -> Finding:
+    gap = mark.compare(conn, mark.read(marked))
+    if gap is not None:
+        return _bad("last commit", gap.text)
+    return _good("last commit", "the database has every commit that was acknowledged")
+
+
+def _integrity(conn: sqlite3.Connection) -> Finding:
+    found = [str(row[0]) for row in conn.execute("PRAGMA integrity_check(5)")]
+    if found == ["ok"]:
+        return _good("integrity", "SQLite's own check passes")
+    return _bad("integrity", f"{'; '.join(found)}. Restore the directory from a backup.")
+
+
+def _every_record(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Opens each envelope and rebuilds each value, all in one snapshot."""
+    conn.execute("BEGIN")
+    checked = broken = 0
+    for row, tenant, name, gen in conn.execute(
+        "SELECT th.id, tn.name, th.name, th.gen FROM thread th JOIN tenant tn ON tn.id = th.tenant"
+    ):
+        for fault in _records(conn, ThreadKey(tenant, name), row, gen):
+            checked += 1
+            if fault is not None:
+                broken += 1
+                if broken <= _FAULTS_MAX:
+                    yield _bad("record", str(fault))
+    conn.execute("ROLLBACK")
+    if broken:
+        yield _bad("records", f"{broken:,} of {checked:,} records and values cannot be read.")
+    else:
+        yield _good("records", f"all {checked:,} records and values are whole")
+
+
+def _records(
+    conn: sqlite3.Connection, thread: ThreadKey, row: int, gen: int
+) -> Iterator[DataLoss | None]:
+    """One item for each thing that was verified: None, or what is wrong with it."""
+    try:
+        entries = reader.image(conn, thread).entries
+    except DataLoss as e:
+        yield e
+        return
+    for entry in entries:
+        try:
+            reader.event(conn, thread, gen, entry.id)
+            yield None
+        except DataLoss as e:
+            yield e
+    for (hash,) in conn.execute("SELECT h FROM blob WHERE t = ?", (row,)).fetchall():
+        try:
+            values.load(conn, row, hash, thread)
+            yield None
+        except DataLoss as e:
+            yield e
+
+
+@contextmanager
+def _lock(file: Path) -> Iterator[str | None]:
+    """Holds the lock if it is free; gives the id of the process that has it, if one has."""
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+        else:
+            yield None
+    finally:
+        os.close(fd)
+
+
+def _good(what: str, text: str) -> Finding:
+    return Finding(what=what, verdict=Verdict.GOOD, text=text)
+
+
+def _note(what: str, text: str) -> Finding:
+    return Finding(what=what, verdict=Verdict.NOTE, text=text)
+
+
+def _bad(what: str, text: str) -> Finding:
+    return Finding(what=what, verdict=Verdict.BAD, text=text)

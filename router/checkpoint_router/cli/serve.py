@@ -1,0 +1,59 @@
+"""`checkpoint-router serve`: a router in the foreground, until SIGTERM or SIGINT."""
+
+from typing import Annotated
+
+import typer
+
+from checkpoint_router.cli.options import Config, Listen, Storage
+
+
+def serve(
+    listen: Listen = None,
+    storage: Storage = None,
+    config: Config = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="json, console, or auto (the default).")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info (the default), warning, error.")
+    ] = None,
+    drain_seconds: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="From SIGTERM to the end; 5.")
+    ] = None,
+    stream_stall_seconds: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="How long a client may leave an answer unread."),
+    ] = None,
+    bytes_in_flight_max: Annotated[
+        int | None, typer.Option(metavar="BYTES", help="Request bytes worked on at once.")
+    ] = None,
+    reflection: Annotated[
+        bool | None,
+        typer.Option(help="Whether grpcurl may ask for the services.", show_default=False),
+    ] = None,
+) -> None:
+    """Run a router. When it answers, it prints `listening on HOST:PORT`; logs go to stderr.
+
+    Each option can also be set as CHECKPOINT_ROUTER_NAME in the environment, or in the TOML file
+    that --config names. Flags win over the environment, and the environment over the file.
+
+    \b
+    Examples:
+      checkpoint-router serve --storage sqlite:/var/lib/checkpoint-router
+      checkpoint-router serve --storage memory: --listen 127.0.0.1:0
+      checkpoint-router serve --config router.toml
+    """
+    from checkpoint_router.server.serve import run
+    from checkpoint_router.server.settings import load
+
+    flags = {
+        "listen": listen,
+        "storage": storage,
+        "log_format": log_format,
+        "log_level": log_level,
+        "drain_seconds": drain_seconds,
+        "stream_stall_seconds": stream_stall_seconds,
+        "bytes_in_flight_max": bytes_in_flight_max,
+        "reflection": reflection,
+    }
+    raise typer.Exit(run(load(flags, file=config).settings))
