@@ -18,7 +18,9 @@ from grpc_tools import protoc
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "proto" / "checkpoint_router" / "v1"
 TARGET = ROOT / "router" / "checkpoint_router" / "v1"
-INIT = '"""Floor 1: generated from `proto/checkpoint_router/v1`. Do not edit; run `make proto`."""\n'
+INIT = (
+    '"""Floor 1: generated from `proto/checkpoint_router/v1`. Do not edit; run `make proto`."""\n'
+)
 
 
 def generate(out: Path) -> Path:
