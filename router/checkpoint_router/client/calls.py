@@ -180,7 +180,7 @@ class CallTable(Generic[W]):
     def answered(self, stream: int, call_id: int) -> W | None:
         """Who waits for this answer; None if nobody does any more."""
         call = self._calls.get(call_id)
-        if call is None or call.stream != stream:
+        if call is None or call.stream != stream or not stream:
             return None
         self._forget(call_id, call)
         return call.waiter
