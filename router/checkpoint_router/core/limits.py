@@ -129,6 +129,9 @@ LARGE_ANSWERS_MAX: Final = 128
 LARGE_ANSWERS_PER_STREAM_MAX: Final = 8
 """Those of one stream: one that asks for much must not take everybody's places."""
 
+CALL_BYTES: Final = 16 * KIB
+"""What a call counts for beside its request bytes: many small calls are work too."""
+
 FRAME_CALLS_MAX: Final = 64
 """Calls that ride in one frame of a stream."""
 

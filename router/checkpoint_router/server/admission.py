@@ -37,10 +37,12 @@ class Admission:
         return self._streams
 
     def take_bytes(self, size: int) -> None:
-        """Counts request bytes until `give_bytes`. Raises Overloaded, and counts nothing then.
+        """Counts a request of that size until `give_bytes`, with what any call costs besides.
 
-        One request is always let in, so that the limit never makes a legal call impossible.
+        Raises Overloaded, and counts nothing then. One request is always let in, so that the
+        limit never makes a legal call impossible.
         """
+        size += limits.CALL_BYTES
         if self._bytes and self._bytes + size > self._bytes_max:
             metrics.refused.add(1)
             raise Overloaded(
@@ -53,6 +55,7 @@ class Admission:
 
     def give_bytes(self, size: int) -> None:
         """Ends what `take_bytes` began."""
+        size += limits.CALL_BYTES
         self._bytes -= size
         metrics.bytes_in_flight.add(-size)
 
