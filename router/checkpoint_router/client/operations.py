@@ -276,8 +276,9 @@ class Operations:
             if guard is None:
                 raise
             # A token that is merely remembered must not stand in the way for ever.
-            self.sessions.forget(names.thread, deleted_gen=guard.gen)
-            if isinstance(e, Stale):
+            deleted = isinstance(e, ThreadDeleted)
+            self.sessions.forget(names.thread, deleted_gen=guard.gen if deleted else 0)
+            if not deleted:
                 raise
         return (yield from self._read_as(names, None, None, with_blobs))
 
