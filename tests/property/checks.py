@@ -15,8 +15,9 @@ from checkpoint_router.core.ids import EventId, SegmentId
 from checkpoint_router.core.token import unseal
 
 from .client import Run
+from .histories import Check
 from .oracle import CHECKPOINT, Dispute, Known, Name
-from .world import NAMESPACES, THREAD, Broken, Check, Replica, World, line_of, name_of, names
+from .world import NAMESPACES, THREAD, Broken, Replica, World, line_of, name_of, names
 
 Answers = dict[str, object]
 
@@ -79,6 +80,8 @@ def i3(world: World, replica: Replica) -> None:
 
 def i4(world: World, replica: Replica) -> None:
     """The winner's view is, event for event, what the run that wrote the tip had in memory."""
+    if world.peeked is not None and world.peeked[1] is replica:
+        _inside(world, replica, world.peeked[0])
     winner = replica.history.winner()
     if winner is None:
         return
@@ -90,6 +93,32 @@ def i4(world: World, replica: Replica) -> None:
         shown = view.newest(replica.history, ns)
         head = None if shown is None else name_of(shown.checkpoint.id)
         _same("i4", f"head of {ns!r}", head, known.head(ns, line))
+
+
+def _inside(world: World, replica: Replica, run: Run) -> None:
+    """A read inside a run: STALE exactly where an event of its token is unknown, else its own
+    lineage, with every call that was acknowledged to it."""
+    missing = world.missing(run, replica)
+    own = {(run.segment, i) for i in run.acked} if run.segment is not None else set()
+    unknown = (run.story.seen | own) - set(replica.stored)
+    if bool(missing) != bool(unknown):
+        raise Broken("i4", f"the router misses {missing}, by full sets {unknown} are unknown")
+    if missing:
+        return
+    known, history = world.known(replica), replica.history
+    lineage = history.lineage_from(unseal(run.token, world.key), run.segment)
+    mine = known.segments.get(run.segment, []) if run.segment is not None else []
+    line = (*run.line, *mine)
+    _same("i4", "lineage inside a run", line_of(history, lineage), line)
+    for ns in NAMESPACES:
+        shown = view.newest(history, ns, lineage)
+        head = None if shown is None else name_of(shown.checkpoint.id)
+        _same("i4", f"head of {ns!r} inside a run", head, known.head(ns, line))
+        if shown is not None:
+            writes = known.writes(ns, shown.checkpoint.checkpoint_id, line)
+            _same("i4", "writes", tuple(name_of(w) for w in shown.writes), writes)
+    past = known.listed(run.story.seen | set(line))
+    _same("i4", "list inside a run", list(view.listed(history, lineage=lineage)), past)
 
 
 def answers(replica: Replica) -> Answers:
@@ -256,32 +285,6 @@ def i13(world: World, replica: Replica) -> None:
     dead = [n for n in replica.stored if world.gens[n] != replica.history.gen]
     if dead:
         raise Broken("i13", f"{dead} of an ended generation at {replica.number}")
-
-
-def inside(world: World, replica: Replica, run: Run, missing: tuple[EventId, ...]) -> str:
-    """A read inside a run: STALE exactly where an event of its token is unknown, else its own
-    lineage, with every call that was acknowledged to it."""
-    own = {(run.segment, i) for i in run.acked} if run.segment is not None else set()
-    unknown = (run.story.seen | own) - set(replica.stored)
-    if bool(missing) != bool(unknown):
-        raise Broken("i4", f"the router misses {missing}, by full sets {unknown} are unknown")
-    if missing:
-        return f"process {run.process.number} reads inside its run: stale"
-    known, history = world.known(replica), replica.history
-    lineage = history.lineage_from(unseal(run.token, world.key), run.segment)
-    mine = known.segments.get(run.segment, []) if run.segment is not None else []
-    line = (*run.line, *mine)
-    _same("i4", "lineage inside a run", line_of(history, lineage), line)
-    for ns in NAMESPACES:
-        shown = view.newest(history, ns, lineage)
-        head = None if shown is None else name_of(shown.checkpoint.id)
-        _same("i4", f"head of {ns!r} inside a run", head, known.head(ns, line))
-        if shown is not None:
-            writes = known.writes(ns, shown.checkpoint.checkpoint_id, line)
-            _same("i4", "writes", tuple(name_of(w) for w in shown.writes), writes)
-    past = known.listed(run.story.seen | set(line))
-    _same("i4", "list inside a run", list(view.listed(history, lineage=lineage)), past)
-    return f"process {run.process.number} reads inside its run at {replica.number}"
 
 
 ALL: tuple[Check, ...] = (i1, i2, i3, i4, i5, i6, i7, i8, i9, i11, i12, i13)

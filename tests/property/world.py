@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from checkpoint_router.core import limits, view
+from checkpoint_router.core import view
 from checkpoint_router.core.accept import Accepted, Known, Refused, Wait, accept, missing_for_read
 from checkpoint_router.core.clock import hlc_at, ranges_of
 from checkpoint_router.core.conflicts import losing
-from checkpoint_router.core.digests import thread_hash
+from checkpoint_router.core.digests import event_digest, thread_hash
 from checkpoint_router.core.errors import RouterError, ThreadDeleted, TokenInvalid
 from checkpoint_router.core.history import History, Lineage, bits
 from checkpoint_router.core.ids import EventId, ThreadKey
@@ -110,6 +110,8 @@ class World:
         """Deletes whose answer was lost: the generations that they name."""
         self.prunes: list[tuple[int, int, frozenset[Name]]] = []
         self.made = 0
+        self.peeked: tuple[Run, Replica] | None = None
+        """Who reads inside its run in this step, and where."""
         self.counts: Counter[str] = Counter()
         self.known_cache: dict[object, oracle.Known] = {}
         self.answers_by_set: dict[object, object] = {}
@@ -129,6 +131,7 @@ class World:
 
     def step(self, action: Action) -> str:
         name, a, b, c = action
+        self.peeked = None
         self.now += 1000
         done: str = getattr(self, f"_{name}")(a, b, c)
         self.counts[name if done else f"{name} (nothing)"] += 1
@@ -178,9 +181,9 @@ class World:
         last = process.last
         if last is None or last.gen < replica.history.gen:
             return True
-        return last.gen == replica.history.gen and not self._missing(last, replica)
+        return last.gen == replica.history.gen and not self.missing(last, replica)
 
-    def _missing(self, run: Run, replica: Replica) -> tuple[EventId, ...]:
+    def missing(self, run: Run, replica: Replica) -> tuple[EventId, ...]:
         token = unseal(run.token, self.key)
         acked = ranges_of(run.acked)
         return missing_for_read(replica.history, token, run.segment, acked)
@@ -358,7 +361,7 @@ class World:
         """Applies what `accept` let pass, from the bytes that a storage would keep."""
         packed = pack_event(event)
         stored = unpack_event(packed)
-        entry = entry_of(stored, packed, event_digest_of(packed))
+        entry = entry_of(stored, packed, event_digest(packed))
         entry = replace(entry, erased=name_of(event.id) in replica.erased)
         replica.history.apply(entry)
         replica.stored.setdefault(name_of(event.id), stored)
@@ -371,7 +374,7 @@ class World:
             return
         verdict: object = Wait(())
         if event.gen == replica.history.gen:
-            digest = event_digest_of(pack_event(event))
+            digest = event_digest(pack_event(event))
             verdict = self.decide(replica, event, digest, now=self.now + 10**9)
         match verdict:
             case Accepted() | Known():
@@ -465,14 +468,14 @@ class World:
         return f"token of process {run.process.number} copied to {target.number}"
 
     def _peek(self, a: int, b: int, c: int) -> str:
-        """A read inside a run: its own lineage, or STALE. See `checks.inside`."""
+        """A read inside a run: its own lineage, or STALE. `checks.i4` judges it."""
         run = self._run(a)
         replica = self._at(b)
         if run is None or run.gen != replica.history.gen:
             return ""
-        from .checks import inside
-
-        return inside(self, replica, run, self._missing(run, replica))
+        self.peeked = run, replica
+        replica.dirty = True
+        return f"process {run.process.number} reads inside its run at {replica.number}"
 
     # Deletes and prunes ------------------------------------------------------------------------
 
@@ -568,81 +571,3 @@ class World:
         for replica in self.replicas:
             if replica.held:
                 raise Broken("i11", f"{[str(e.id) for e in replica.held]} is held for ever")
-
-
-def event_digest_of(packed: bytes) -> bytes:
-    """Kept apart from the client's own computation only by where it runs."""
-    from checkpoint_router.core.digests import event_digest
-
-    return event_digest(packed)
-
-
-WEIGHTS = {
-    "pass": 1,
-    "read": 12,
-    "read_by_id": 3,
-    "put": 18,
-    "writes": 14,
-    "retry": 8,
-    "land": 8,
-    "ship": 22,
-    "sync": 4,
-    "reload": 2,
-    "failover": 1,
-    "kill": 2,
-    "copy": 2,
-    "peek": 4,
-    "delete": 1,
-    "repeat_delete": 1,
-    "ship_delete": 3,
-    "prune": 2,
-    "ship_prune": 2,
-}
-_NAMES = tuple(WEIGHTS)
-_ODDS = tuple(WEIGHTS.values())
-
-Check = Callable[[World, Replica], None]
-
-
-def random_history(seed: int, length: int = 60) -> list[Action]:
-    """The actions of one seed."""
-    rnd = random.Random(seed)
-    picked = rnd.choices(_NAMES, _ODDS, k=length)
-    return [(n, rnd.randrange(1000), rnd.randrange(1000), rnd.randrange(1000)) for n in picked]
-
-
-def play(world: World, actions: Sequence[Action], checks: Sequence[Check]) -> World:
-    """Runs the actions, and after each the checks on every replica that changed."""
-    for action in actions:
-        world.step(action)
-        _judge(world, checks)
-    world.heal()
-    _judge(world, checks)
-    return world
-
-
-def _judge(world: World, checks: Sequence[Check]) -> None:
-    for replica in world.replicas:
-        if replica.dirty:
-            replica.dirty = False
-            for check in checks:
-                check(world, replica)
-
-
-def shortest(actions: Sequence[Action], fails: Callable[[Sequence[Action]], bool]) -> list[Action]:
-    """A sublist that still fails and of which no piece can be left out."""
-    left = list(actions)
-    size = max(1, len(left) // 2)
-    while size:
-        at = 0
-        while at < len(left):
-            tried = left[:at] + left[at + size :]
-            if fails(tried):
-                left = tried
-            else:
-                at += size
-        size //= 2
-    return left
-
-
-__all__ = ["Action", "Broken", "Replica", "World", "limits", "play", "random_history", "shortest"]
