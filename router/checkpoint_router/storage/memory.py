@@ -183,9 +183,7 @@ class MemoryStorage:
     async def slot_threads(
         self, slot: int, after: tuple[int, str, str] | None, limit: int
     ) -> Sequence[tuple[int, ThreadKey]]:
-        found = sorted(
-            (leaf_of(t.thread), t) for t in self._threads if slot_of(t.thread) == slot
-        )
+        found = sorted((leaf_of(t.thread), t) for t in self._threads if slot_of(t.thread) == slot)
         return [
             (leaf, t) for leaf, t in found if after is None or (leaf, t.tenant, t.thread) > after
         ][:limit]

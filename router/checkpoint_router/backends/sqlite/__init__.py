@@ -9,5 +9,7 @@ __all__ = ["SqliteStorage", "from_url"]
 def from_url(rest: str) -> SqliteStorage:
     """The storage of `sqlite:DIRECTORY`, not open yet; `~` is the home directory."""
     if not rest:
-        raise InvalidArgument("sqlite: names no directory. Write sqlite:DIRECTORY.", field="storage")
+        raise InvalidArgument(
+            "sqlite: names no directory. Write sqlite:DIRECTORY.", field="storage"
+        )
     return SqliteStorage(rest)

@@ -88,7 +88,7 @@ class SqliteStorage:
         self._checkpointer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-checkpoints")
 
         def wal_is_large() -> None:
-            self._checkpointer.submit(_copy_wal, checkpoints)
+            self._checkpointer.submit(_copy_wal, checkpoints, writer)
 
         writer = Writer(conn, self._mark, asyncio.get_running_loop(), wal_is_large)
         writer.start()
@@ -268,5 +268,10 @@ def _system_key(conn: sqlite3.Connection) -> bytes:
     return bytes(key)
 
 
-def _copy_wal(conn: sqlite3.Connection) -> None:
-    conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+def _copy_wal(conn: sqlite3.Connection, writer: Writer) -> None:
+    """On the worker beside the writer, so that the long part of it holds nobody up."""
+    try:
+        conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    finally:
+        # The writer meets the same failure, if it lasts, and says so.
+        writer.wal_is_copied()

@@ -106,7 +106,9 @@ class Changes:
     def record_actor(self, seq: int) -> tuple[int, int]:
         """Draws an actor and stores it; `take_actor` with the result once that is committed."""
         actor = secrets.randbits(63)
-        made = self._conn.execute("INSERT INTO actor (actor, first_seq) VALUES (?, ?)", (actor, seq))
+        made = self._conn.execute(
+            "INSERT INTO actor (actor, first_seq) VALUES (?, ?)", (actor, seq)
+        )
         assert made.lastrowid is not None
         return actor, made.lastrowid
 
@@ -183,9 +185,16 @@ class Changes:
             return False
         place = self._made(erase.thread, place)
         keys = [(place.t, place.gen, e.segment, e.index) for e in erase.events]
-        same = "WHERE t = ? AND gen = ? AND seg = ? AND idx = ?"
-        conn.executemany(f"DELETE FROM record WHERE id IN (SELECT id FROM event {same})", keys)
-        conn.executemany(f"UPDATE event SET erased = 1, cid = NULL, run = NULL {same}", keys)
+        conn.executemany(
+            "DELETE FROM record WHERE id IN"
+            " (SELECT id FROM event WHERE t = ? AND gen = ? AND seg = ? AND idx = ?)",
+            keys,
+        )
+        conn.executemany(
+            "UPDATE event SET erased = 1, cid = NULL, run = NULL"
+            " WHERE t = ? AND gen = ? AND seg = ? AND idx = ?",
+            keys,
+        )
         values.erase(conn, place.t, erase.blobs)
         conn.execute("INSERT INTO operation VALUES (?, ?)", (place.t, erase.operation))
         return True
@@ -224,7 +233,9 @@ class Changes:
         known = self._tenants.get(name)
         if known is None:
             self._conn.execute("INSERT OR IGNORE INTO tenant (name) VALUES (?)", (name,))
-            (known,) = self._conn.execute("SELECT id FROM tenant WHERE name = ?", (name,)).fetchone()
+            (known,) = self._conn.execute(
+                "SELECT id FROM tenant WHERE name = ?", (name,)
+            ).fetchone()
             self._set(self._tenants, name, known)
         return int(known)
 
@@ -278,4 +289,4 @@ class Changes:
 
 
 def _covers(have: Ranges, wanted: Ranges) -> bool:
-    return all(any(f <= first and last <= l for f, l in have) for first, last in wanted)
+    return all(any(low <= first and last <= high for low, high in have) for first, last in wanted)

@@ -57,10 +57,11 @@ def _promise(journal: str, synchronous: int, filesystem: str) -> str:
 
 def _filesystem_alarms(filesystem: str) -> tuple[str, ...]:
     if filesystem in _REMOTE:
-        return (
+        text = (
             f"The database is on {filesystem}, where locks and the shared memory of the "
-            f"write-ahead log are not safe. Move the directory to a local disk.",
+            f"write-ahead log are not safe. Move the directory to a local disk."
         )
+        return (text,)
     if filesystem in _VOLATILE:
         return (f"The database is on {filesystem}: it is gone when the machine restarts.",)
     return ()

@@ -19,7 +19,18 @@ _THREAD = (
     "SELECT th.id, th.gen FROM thread th JOIN tenant tn ON tn.id = th.tenant"
     " WHERE tn.name = ? AND th.name = ?"
 )
-_TENANT = "SELECT id FROM tenant WHERE name = ?"
+
+_NEWEST = (
+    "SELECT e.cid, th.name FROM event e JOIN thread th ON th.id = e.t"
+    " WHERE e.tenant = (SELECT id FROM tenant WHERE name = ?1) AND e.cid IS NOT NULL"
+    " ORDER BY e.cid DESC, th.name DESC"
+)
+_NEWEST_BELOW = (
+    "SELECT e.cid, th.name FROM event e JOIN thread th ON th.id = e.t"
+    " WHERE e.tenant = (SELECT id FROM tenant WHERE name = ?1)"
+    " AND e.cid <= ?2 AND (e.cid, th.name) < (?2, ?3)"
+    " ORDER BY e.cid DESC, th.name DESC"
+)
 
 
 def _find(conn: sqlite3.Connection, thread: ThreadKey) -> tuple[int, int]:
@@ -116,9 +127,10 @@ def erased(conn: sqlite3.Connection, thread: ThreadKey, operation: bytes) -> boo
 def threads(conn: sqlite3.Connection, tenant: str, after: str, limit: int) -> Sequence[str]:
     """See `Storage.threads`."""
     rows = conn.execute(
-        f"SELECT name FROM thread WHERE tenant = ({_TENANT}) AND name > ? AND EXISTS (SELECT 1"
-        " FROM event e WHERE e.t = thread.id AND e.gen = thread.gen AND NOT e.erased)"
-        " ORDER BY name LIMIT ?",
+        "SELECT th.name FROM thread th JOIN tenant tn ON tn.id = th.tenant"
+        " WHERE tn.name = ? AND th.name > ? AND EXISTS (SELECT 1 FROM event e"
+        " WHERE e.t = th.id AND e.gen = th.gen AND NOT e.erased)"
+        " ORDER BY th.name LIMIT ?",
         (tenant, after, limit),
     )
     return [name for (name,) in rows]
@@ -141,13 +153,7 @@ def newest(
     conn: sqlite3.Connection, tenant: str, before: tuple[str, str] | None, limit: int
 ) -> Sequence[tuple[str, str]]:
     """See `Storage.newest`."""
-    below = "" if before is None else " AND e.cid <= ?2 AND (e.cid, th.name) < (?2, ?3)"
-    rows = conn.execute(
-        "SELECT e.cid, th.name FROM event e JOIN thread th ON th.id = e.t"
-        f" WHERE e.tenant = (SELECT id FROM tenant WHERE name = ?1) AND e.cid IS NOT NULL{below}"
-        " ORDER BY e.cid DESC, th.name DESC",
-        (tenant, *(before or ())),
-    )
+    rows = conn.execute(_NEWEST_BELOW if before else _NEWEST, (tenant, *(before or ())))
     found: list[tuple[str, str]] = []
     for row in rows:
         if len(found) == limit:
@@ -164,9 +170,9 @@ def threads_of_runs(conn: sqlite3.Connection, tenant: str, runs: Sequence[str]) 
     found: set[str] = set()
     for run in runs:
         rows = conn.execute(
-            f"SELECT name FROM thread WHERE id IN (SELECT t FROM event WHERE tenant = ({_TENANT})"
-            " AND run = ?)",
-            (tenant, run),
+            "SELECT name FROM thread WHERE id IN (SELECT t FROM event WHERE run = ?1"
+            " AND tenant = (SELECT id FROM tenant WHERE name = ?2))",
+            (run, tenant),
         )
         found.update(name for (name,) in rows)
     return sorted(found)

@@ -49,7 +49,8 @@ def absent(conn: sqlite3.Connection, t: int, hashes: Sequence[bytes]) -> tuple[b
         width = 1 << (len(some) - 1).bit_length()
         marks = ",".join("?" * width)
         padded = (*some, *[some[-1]] * (width - len(some)))
-        rows = conn.execute(f"SELECT h FROM blob WHERE t = ? AND h IN ({marks})", (t, *padded))
+        asked = f"SELECT h FROM blob WHERE t = ? AND h IN ({marks})"  # noqa: S608  (marks only)
+        rows = conn.execute(asked, (t, *padded))
         found.update(h for (h,) in rows)
     return tuple(h for h in hashes if h not in found)
 
@@ -171,7 +172,9 @@ def _merge(conn: sqlite3.Connection, log: int) -> None:
 
 
 def _bodies(conn: sqlite3.Connection, low: int, high: int) -> Iterator[bytes]:
-    rows = conn.execute("SELECT body FROM segment WHERE id >= ? AND id < ? ORDER BY id", (low, high))
+    rows = conn.execute(
+        "SELECT body FROM segment WHERE id >= ? AND id < ? ORDER BY id", (low, high)
+    )
     return (body for (body,) in rows)
 
 

@@ -67,6 +67,7 @@ class Writer:
         self._wal_is_large = wal_is_large
         self._seq = commit_seq(conn)
         self._written = 0
+        self._wal_is_copied = threading.Event()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._stopped = False
@@ -80,6 +81,10 @@ class Writer:
         """Draws the actor, durably, then takes jobs. Raises sqlite3.Error."""
         self._new_actor()
         self._thread.start()
+
+    def wal_is_copied(self) -> None:
+        """Somebody copied the log into the file, but for what was written meanwhile."""
+        self._wal_is_copied.set()
 
     async def stop(self) -> None:
         """Ends what was handed in before, durably."""
@@ -119,6 +124,8 @@ class Writer:
             if first is None:
                 return
             group, more = self._group(first)
+            if self._wal_is_copied.is_set():
+                self._finish_copy()
             if self._changes.actor_is_full():
                 self._quietly(self._new_actor)
             outcomes = self._commit(group)
@@ -150,7 +157,7 @@ class Writer:
                 self.conn.execute(
                     "UPDATE meta SET value = ? WHERE key = 'commit_seq'", (self._seq + 1,)
                 )
-        except Exception as e:
+        except Exception as e:  # noqa: BLE001  (each job gets its own; the thread must live)
             self._roll_back()
             if isinstance(e, WentBack):
                 e = self._went_back()
@@ -159,7 +166,7 @@ class Writer:
             return [(job, None, _error(e, job))]
         try:
             self._end(changed=self.conn.total_changes != before)
-        except Exception as e:
+        except Exception as e:  # noqa: BLE001  (all of the group get it; the thread must live)
             self._roll_back()
             return [(job, None, _error(e, job)) for job in group]
         return outcomes
@@ -208,6 +215,11 @@ class Writer:
         except (sqlite3.Error, OSError) as e:
             self._note(e)
 
+    def _finish_copy(self) -> None:
+        """Copies the little that came meanwhile: only a log that is copied whole begins anew."""
+        self._wal_is_copied.clear()
+        self._quietly(lambda: self.conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone())
+
     def _note(self, error: Exception) -> None:
         text = f"the last background failure of the storage: {error}"
         self.alarms[:] = [a for a in self.alarms if not a.startswith("the last background")]
@@ -244,5 +256,7 @@ def _error(error: Exception, job: Job) -> Exception:
     if isinstance(error, (RouterError, AssertionError)):
         return error
     if isinstance(error, OSError):
-        return Unavailable(f"the storage failed at {job.record}: {error}. The call may be repeated.")
+        return Unavailable(
+            f"the storage failed at {job.record}: {error}. The call may be repeated."
+        )
     return error

@@ -1,0 +1,1 @@
+"""What the storage port promises, asked of every backend alike."""
