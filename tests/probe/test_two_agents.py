@@ -18,10 +18,10 @@ ANSWERS = ("approve", "reject")
 
 def resume_at_once(router: RunningRouter, halves: tuple[str, str], directory: Path) -> None:
     (directory / "agents").write_text("2")
+    program = [sys.executable, "-m", "tests.probe.resume"]
     agents = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.probe.resume"]
-            + [router.target, half, answer, str(directory)],
+            [*program, router.target, half, answer, str(directory)],
             cwd=ROOT,
         )
         for half, answer in zip(halves, ANSWERS, strict=True)
