@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
-from grpc_health.v1.health import aio as health  # type: ignore[import-untyped]
-from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+from grpc_health.v1 import (  # type: ignore[import-untyped]  # ships no stubs
+    health_pb2,
+    health_pb2_grpc,
+)
+from grpc_health.v1.health import aio as health  # type: ignore[import-untyped]  # likewise
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # likewise
 
 from checkpoint_router import __version__
 from checkpoint_router.core import limits

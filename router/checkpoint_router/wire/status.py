@@ -22,10 +22,11 @@ from checkpoint_router.wire.errors import (
     rebuilt,
 )
 
-TEXT_CHARACTERS_MAX: Final = 800
-"""Of the message of a status. It travels twice in the trailers, for which 8 KiB are common."""
+TEXT_BYTES_MAX: Final = 800
+"""Of the message of a status. It travels twice in the trailers, for which 8 KiB are common, and
+once with three characters for each byte that is not ASCII."""
 
-ATTRIBUTE_CHARACTERS_MAX: Final = 200
+ATTRIBUTE_BYTES_MAX: Final = 200
 """Of each attribute of a status."""
 
 RETRY_AFTER_MS_DEFAULT: Final = 100
@@ -33,12 +34,10 @@ RETRY_AFTER_MS_DEFAULT: Final = 100
 
 def status_of(error: RouterError) -> Status:
     """The rich status of `error`; with RetryInfo if a retry can help."""
-    status = Status(
-        code=code_of(error).value[0], message=encodable(error.message)[:TEXT_CHARACTERS_MAX]
-    )
+    status = Status(code=code_of(error).value[0], message=_cut(error.message, TEXT_BYTES_MAX))
     info = ErrorInfo(reason=error.reason, domain=DOMAIN)
     for name, value in error.attributes.items():
-        info.metadata[name] = encodable(value)[:ATTRIBUTE_CHARACTERS_MAX]
+        info.metadata[name] = _cut(value, ATTRIBUTE_BYTES_MAX)
     _pack(status, info)
     if error.retryable:
         millis = error.attributes.get(RETRY_AFTER_MS, "")
@@ -57,6 +56,10 @@ def error_of_status(status: Status) -> RouterError:
             if cls is not None:
                 return rebuilt(cls, status.message, dict(info.metadata))
     return error_of_code(status.code, status.message)
+
+
+def _cut(text: str, size: int) -> str:
+    return encodable(text).encode()[:size].decode(errors="ignore")
 
 
 def _pack(status: Status, detail: ErrorInfo | RetryInfo) -> None:

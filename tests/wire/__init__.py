@@ -1,0 +1,1 @@
+"""What goes over the wire: values, errors, frames, and what strangers send."""

@@ -1,0 +1,237 @@
+"""Whatever is written into a message is read back from its bytes as it was."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from checkpoint_router.core.answers import ListQuery, PruneStrategy, Removed
+from checkpoint_router.core.errors import InvalidArgument
+from checkpoint_router.core.ids import EventId, SegmentId
+from checkpoint_router.core.records import (
+    EMPTY,
+    ChannelEntry,
+    Checkpoint,
+    Event,
+    MetadataEntry,
+    Typed,
+)
+from checkpoint_router.v1 import admin_service_pb2 as admin
+from checkpoint_router.v1 import checkpoint_service_pb2 as calls
+from checkpoint_router.v1 import types_pb2 as pb
+from checkpoint_router.wire import admin as wire_admin
+from checkpoint_router.wire import answers, events, requests
+
+from . import strategies as some
+
+M = TypeVar("M")
+
+
+def over(message: M, fill: Callable[..., None], *values: Any) -> M:
+    """`message` filled, as it arrives: from bytes."""
+    fill(message, *values)
+    arrived: M = type(message).FromString(message.SerializeToString())  # type: ignore[attr-defined]  # any message
+    return arrived
+
+
+@given(some.events(), st.none() | some.hashes)
+def test_an_event_comes_back_as_it_was(event: Event, digest: bytes | None) -> None:
+    arrived = over(pb.Event(), events.fill_event, event, digest)
+    assert events.event_of(arrived) == event
+    assert events.digest_of(arrived) == digest
+
+
+@given(some.threads, some.events(), st.none() | some.hashes, some.new_blobs)
+def test_a_put_comes_back_as_it_was(
+    thread: Any, event: Event, digest: bytes | None, blobs: Any
+) -> None:
+    plain = isinstance(event.content, Checkpoint)
+    message = calls.PutRequest() if plain else calls.PutWritesRequest()
+    arrived = over(message, requests.fill_put, thread, event, digest, blobs)
+    assert requests.put_of(arrived, event.kind) == (thread, event, digest, blobs)
+
+
+@given(st.tuples(some.threads, st.integers(1, 2**63 - 1), some.new_blobs))
+def test_blobs_ahead_of_a_put_come_back_as_they_were(asked: Any) -> None:
+    arrived = over(calls.PutBlobsRequest(), requests.fill_put_blobs, *asked)
+    assert requests.put_blobs_of(arrived) == asked
+
+
+@given(st.tuples(some.threads, st.lists(some.hashes, max_size=4).map(tuple)))
+def test_a_question_for_blobs_comes_back_as_it_was(asked: Any) -> None:
+    arrived = over(calls.GetBlobsRequest(), requests.fill_get_blobs, *asked)
+    assert requests.get_blobs_of(arrived) == asked
+
+
+@given(
+    some.threads,
+    some.ids_or_empty,
+    st.none() | some.ids,
+    st.none() | some.sessions,
+    st.booleans(),
+)
+def test_a_read_comes_back_as_it_was(
+    thread: Any, ns: str, checkpoint_id: str | None, session: Any, with_blobs: bool
+) -> None:
+    message = calls.GetTupleRequest()
+    requests.fill_get_tuple(message, thread, ns, checkpoint_id, session, with_blobs=with_blobs)
+    arrived = calls.GetTupleRequest.FromString(message.SerializeToString())
+    assert requests.get_tuple_of(arrived) == (thread, ns, checkpoint_id, session, with_blobs)
+
+
+@given(some.list_queries())
+def test_a_query_comes_back_as_it_was(query: Any) -> None:
+    arrived = over(calls.ListTuplesRequest(), requests.fill_list_query, query)
+    assert requests.list_query_of(arrived) == query
+
+
+@given(
+    st.tuples(
+        some.threads, st.none() | st.integers(1, 2**63 - 1), st.binary(min_size=1, max_size=64)
+    )
+)
+def test_a_delete_comes_back_as_it_was(asked: Any) -> None:
+    arrived = over(calls.DeleteThreadRequest(), requests.fill_delete_thread, *asked)
+    assert requests.delete_thread_of(arrived) == asked
+
+
+@given(
+    st.tuples(
+        some.ids, st.lists(some.ids, max_size=3).map(tuple), st.binary(min_size=1, max_size=64)
+    )
+)
+def test_a_delete_of_runs_comes_back_as_it_was(asked: Any) -> None:
+    arrived = over(calls.DeleteForRunsRequest(), requests.fill_delete_for_runs, *asked)
+    assert requests.delete_for_runs_of(arrived) == asked
+
+
+@given(some.threads, some.ids, st.binary(min_size=1, max_size=64))
+def test_a_copy_comes_back_as_it_was(source: Any, target: str, request_id: bytes) -> None:
+    pair = (source, type(source)(source.tenant, target))
+    arrived = over(calls.CopyThreadRequest(), requests.fill_copy_thread, *pair, request_id)
+    assert requests.copy_thread_of(arrived) == (*pair, request_id)
+
+
+@given(
+    st.tuples(
+        some.ids,
+        st.lists(some.ids, max_size=3).map(tuple),
+        st.sampled_from(PruneStrategy),
+        st.binary(min_size=1, max_size=64),
+    )
+)
+def test_a_prune_comes_back_as_it_was(asked: Any) -> None:
+    arrived = over(calls.PruneRequest(), requests.fill_prune, *asked)
+    assert requests.prune_of(arrived) == asked
+
+
+@given(
+    st.tuples(
+        some.threads,
+        some.ids_or_empty,
+        st.none() | some.ids,
+        st.lists(some.ids_or_empty, max_size=3).map(tuple),
+        st.none() | some.sessions,
+    )
+)
+def test_a_question_for_delta_history_comes_back_as_it_was(asked: Any) -> None:
+    arrived = over(calls.GetDeltaHistoryRequest(), requests.fill_delta_history, *asked)
+    assert requests.delta_history_of(arrived) == asked
+
+
+@given(some.put_answers)
+def test_the_answer_to_a_put_comes_back_as_it_was(answer: Any) -> None:
+    for message in (calls.PutResponse(), calls.PutWritesResponse()):
+        arrived = over(message, answers.fill_put_answer, answer)
+        assert answers.put_answer_of(arrived) == answer
+
+
+@given(some.read_answers)
+def test_a_tuple_comes_back_as_it_was(answer: Any) -> None:
+    arrived = over(calls.GetTupleResponse(), answers.fill_read_answer, answer)
+    assert answers.read_answer_of(arrived) == answer
+
+
+@given(some.pages)
+def test_a_page_comes_back_as_it_was(page: Any) -> None:
+    assert answers.page_of(over(calls.ListTuplesResponse(), answers.fill_page, page)) == page
+
+
+@given(some.delta_answers)
+def test_a_delta_history_comes_back_as_it_was(answer: Any) -> None:
+    arrived = over(calls.GetDeltaHistoryResponse(), answers.fill_delta_answer, answer)
+    assert answers.delta_answer_of(arrived) == answer
+
+
+@given(st.builds(Removed, threads=some.signed, events=some.signed))
+def test_what_was_removed_comes_back_as_it_was(removed: Removed) -> None:
+    for message in (calls.PruneResponse(), calls.DeleteForRunsResponse()):
+        assert answers.removed_of(over(message, answers.fill_removed, removed)) == removed
+
+
+@given(some.router_facts)
+def test_facts_come_back_as_they_were(facts: Any) -> None:
+    arrived = over(admin.GetRouterResponse(), wire_admin.fill_facts, facts)
+    assert wire_admin.facts_of(arrived) == facts
+
+
+@given(st.lists(some.thread_summaries, max_size=3).map(tuple), some.payloads)
+def test_a_page_of_threads_comes_back_as_it_was(threads: Any, cursor: bytes) -> None:
+    arrived = over(admin.ListThreadsResponse(), wire_admin.fill_threads, threads, cursor)
+    assert wire_admin.threads_of(arrived, "acme") == (threads, cursor)
+
+
+@given(some.trees)
+def test_a_tree_comes_back_as_it_was(tree: Any) -> None:
+    assert wire_admin.tree_of(over(admin.GetThreadResponse(), wire_admin.fill_tree, tree)) == tree
+
+
+@given(some.thread_conflicts)
+def test_conflicts_come_back_as_they_were(conflicts: Any) -> None:
+    arrived = over(admin.ListConflictsResponse(), wire_admin.fill_thread_conflicts, conflicts)
+    assert wire_admin.thread_conflicts_of(arrived) == conflicts
+
+
+def _event(*, channel: str = "c", version: Any = "1", key: str = "source") -> Event:
+    return Event(
+        id=EventId(SegmentId(bytes(16)), 1),
+        ns="",
+        checkpoint_id="c1",
+        task_id="",
+        gen=1,
+        term=0,
+        hlc=1,
+        after=(),
+        header=None,
+        content=Checkpoint(
+            parent_id=None,
+            body=Typed("msgpack", b""),
+            manifest=(ChannelEntry(channel, version, EMPTY),),
+            metadata=(MetadataEntry(key, '"loop"'),),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("event", "named"),
+    [
+        (_event(version=2**63), "'c'"),
+        (_event(version=-(2**63) - 1), "'c'"),
+        (_event(version=("a", "tuple")), "'c'"),
+        (_event(channel="c\ud800"), "channel"),
+        (_event(key="k\udfff"), "metadata key"),
+    ],
+)
+def test_what_has_no_form_on_the_wire_is_refused_before_it_is_sent(
+    event: Event, named: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=named):
+        events.fill_event(pb.Event(), event)
+
+
+def test_a_negative_limit_is_refused_before_it_is_sent() -> None:
+    query = ListQuery(tenant="t", thread=None, ns=None, checkpoint_id=None, before=None, limit=-1)
+    with pytest.raises(InvalidArgument, match="limit is -1"):
+        requests.fill_list_query(calls.ListTuplesRequest(), query)
