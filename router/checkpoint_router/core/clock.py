@@ -50,6 +50,11 @@ def count(ranges: Ranges) -> int:
     return sum(last - first + 1 for first, last in ranges)
 
 
+def covers(have: Ranges, wanted: Ranges) -> bool:
+    """Whether every index of `wanted` is in `have`."""
+    return all(any(low <= first and last <= high for low, high in have) for first, last in wanted)
+
+
 def with_index(ranges: Ranges, index: int) -> Ranges:
     """`ranges` and `index`. The usual case, one past the end, costs nothing."""
     if ranges and ranges[-1][1] + 1 == index:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import NewBlob
-from checkpoint_router.core.clock import indices
+from checkpoint_router.core.clock import Ranges, covers, with_index
 from checkpoint_router.core.errors import InvalidArgument
-from checkpoint_router.core.ids import Dot, EventId, ThreadKey, leaf_of, slot_of
+from checkpoint_router.core.ids import Dot, EventId, SegmentId, ThreadKey, leaf_of, slot_of
 from checkpoint_router.core.records import Entry, Kind, Typed
 from checkpoint_router.core.token import KEY_BYTES
 from checkpoint_router.storage.port import (
@@ -38,6 +38,8 @@ class _Thread:
     gen: int = 1
     entries: dict[EventId, Entry] = field(default_factory=dict)
     """Of the live generation, in the order in which they were stored."""
+    indices: dict[SegmentId, Ranges] = field(default_factory=dict)
+    """Of the entries, by segment."""
     payload: dict[EventId, bytes] = field(default_factory=dict)
     blobs: dict[bytes, Typed] = field(default_factory=dict)
     operations: set[bytes] = field(default_factory=set)
@@ -99,15 +101,17 @@ class MemoryStorage:
         if known is not None:
             return Duplicate(known.digest)
         for segment, ranges in append.needs:
-            if any(EventId(segment, i) not in stored.entries for i in indices(ranges)):
+            if not covers(stored.indices.get(segment, ()), ranges):
                 return MissingEvents()
         sent = {b.hash for b in append.blobs}
         missing = tuple(h for h in append.names if h not in stored.blobs and h not in sent)
         if missing:
             return MissingBlobs(missing)
         stored = self._touch(append.thread)
-        stored.entries[append.entry.id] = append.entry
-        stored.payload[append.entry.id] = append.packed
+        id = append.entry.id
+        stored.entries[id] = append.entry
+        stored.indices[id.segment] = with_index(stored.indices.get(id.segment, ()), id.index)
+        stored.payload[id] = append.packed
         stored.blobs.update((b.hash, b.value) for b in append.blobs)
         return Stored(self._next_dot(append.thread, append.gen))
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from checkpoint_router.backends.sqlite import values
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import NewBlob
-from checkpoint_router.core.clock import Ranges, ranges_of, with_index
+from checkpoint_router.core.clock import Ranges, covers, ranges_of, with_index
 from checkpoint_router.core.ids import (
     Dot,
     EventId,
@@ -130,10 +130,10 @@ class Changes:
             return OtherGeneration(place.gen)
         id = append.entry.id
         known = self._indices(place, id.segment)
-        if _covers(known, ((id.index, id.index),)):
+        if covers(known, ((id.index, id.index),)):
             return Duplicate(self._digest(append.thread, place, id))
         for segment, ranges in append.needs:
-            if not _covers(self._indices(place, segment), ranges):
+            if not covers(self._indices(place, segment), ranges):
                 return MissingEvents()
         sent = {b.hash for b in append.blobs}
         unsent = [h for h in append.names if h not in sent]
@@ -286,7 +286,3 @@ class Changes:
         )
         self._set(self._counters, counter, n)
         return n
-
-
-def _covers(have: Ranges, wanted: Ranges) -> bool:
-    return all(any(low <= first and last <= high for low, high in have) for first, last in wanted)
