@@ -8,14 +8,13 @@ import asyncio
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
 from checkpoint_router.backends.sqlite import facts, reader, schema
-from checkpoint_router.backends.sqlite.faults import fault
+from checkpoint_router.backends.sqlite.faults import fault, naming
 from checkpoint_router.backends.sqlite.lock import Lock
 from checkpoint_router.backends.sqlite.mark import Gap, MarkFile, compare
 from checkpoint_router.backends.sqlite.writer import Writer
@@ -100,11 +99,14 @@ class SqliteStorage:
             await writer.stop()
             await asyncio.to_thread(self._readers.shutdown)
             await asyncio.to_thread(self._checkpointer.shutdown)
+        await asyncio.to_thread(self._disconnect)
+        self._mark.close()
+        self._lock.release()
+
+    def _disconnect(self) -> None:
         while self._connections:
             # The writer's last: it was the first, and folds the log into the file.
             self._connections.pop().close()
-        self._mark.close()
-        self._lock.release()
 
     def _connect(self, *, readonly: bool) -> sqlite3.Connection:
         conn = schema.connect(self.file, readonly=readonly)
@@ -177,16 +179,9 @@ class SqliteStorage:
     async def events(
         self, thread: ThreadKey, gen: int, ids: Sequence[EventId]
     ) -> Mapping[EventId, bytes]:
-        def read(conn: sqlite3.Connection) -> Mapping[EventId, bytes]:
-            found: dict[EventId, bytes] = {}
-            for id in ids:
-                with _naming(thread, f"event {id}"):
-                    packed = reader.event(conn, thread, gen, id)
-                if packed is not None:
-                    found[id] = packed
-            return found
-
-        return await self._read(read, thread, "its events")
+        return await self._read(
+            lambda c: reader.events(c, thread, gen, ids), thread, "the index of events"
+        )
 
     async def blobs(
         self, thread: ThreadKey, gen: int, hashes: Sequence[bytes], budget_bytes: int
@@ -236,7 +231,7 @@ class SqliteStorage:
     def _in_snapshot(
         self, work: Callable[[sqlite3.Connection], T], thread: ThreadKey | None, record: str
     ) -> T:
-        with _naming(thread, record):
+        with naming(thread, record):
             conn: sqlite3.Connection | None = getattr(self._local, "conn", None)
             if conn is None:
                 conn = self._local.conn = self._connect(readonly=True)
@@ -245,14 +240,6 @@ class SqliteStorage:
                 return work(conn)
             finally:
                 conn.execute("ROLLBACK")
-
-
-@contextmanager
-def _naming(thread: ThreadKey | None, record: str) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as e:
-        raise fault(e, thread, record) from None
 
 
 def _bytes(blobs: Sequence[NewBlob]) -> int:

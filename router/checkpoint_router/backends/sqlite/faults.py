@@ -4,6 +4,8 @@ SQLite's own words are kept in the message. Broken pages are DataLoss; all else 
 """
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from checkpoint_router.core.errors import RouterError, Unavailable
@@ -40,6 +42,15 @@ def fault(error: sqlite3.Error, thread: ThreadKey | None, record: object) -> Rou
         f"the effect of one.",
         sqlite=getattr(error, "sqlite_errorname", type(error).__name__),
     )
+
+
+@contextmanager
+def naming(thread: ThreadKey | None, record: object) -> Iterator[None]:
+    """Turns SQLite's errors inside into ours, about `record`."""
+    try:
+        yield
+    except sqlite3.Error as e:
+        raise fault(e, thread, record) from None
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from checkpoint_router.backends.sqlite import values
+from checkpoint_router.backends.sqlite.faults import naming
 from checkpoint_router.core.errors import DataLoss
 from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey
 from checkpoint_router.core.records import Entry, Typed, unpack_entry
@@ -20,6 +21,10 @@ _THREAD = (
     " WHERE tn.name = ? AND th.name = ?"
 )
 
+_EVENT = (
+    "SELECT e.erased, r.body FROM event e LEFT JOIN record r ON r.id = e.id"
+    " WHERE e.t = ? AND e.gen = ? AND e.seg = ? AND e.idx = ?"
+)
 _NEWEST = (
     "SELECT e.cid, th.name FROM event e JOIN thread th ON th.id = e.t"
     " WHERE e.tenant = (SELECT id FROM tenant WHERE name = ?1) AND e.cid IS NOT NULL"
@@ -61,19 +66,22 @@ def _entry(
     return replace(entry, erased=True) if erased else entry
 
 
-def event(conn: sqlite3.Connection, thread: ThreadKey, gen: int, id: EventId) -> bytes | None:
-    """Canonical bytes of one event of that generation; None if it is not there or erased."""
-    row = conn.execute(
-        "SELECT e.erased, r.body FROM event e LEFT JOIN record r ON r.id = e.id"
-        " WHERE e.gen = ?1 AND e.seg = ?2 AND e.idx = ?3 AND e.t = (SELECT th.id FROM thread th"
-        " JOIN tenant tn ON tn.id = th.tenant WHERE tn.name = ?4 AND th.name = ?5)",
-        (gen, id.segment, id.index, thread.tenant, thread.thread),
-    ).fetchone()
-    if row is None or row[0]:
-        return None
-    if row[1] is None:
-        raise lost(thread, f"event {id}", "its record is not there")
-    return open_envelope(row[1], thread, f"event {id}")
+def events(
+    conn: sqlite3.Connection, thread: ThreadKey, gen: int, ids: Sequence[EventId]
+) -> Mapping[EventId, bytes]:
+    """See `Storage.events`."""
+    t, live = _find(conn, thread)
+    found: dict[EventId, bytes] = {}
+    for id in ids if live == gen else ():
+        record = f"event {id}"
+        with naming(thread, record):
+            row = conn.execute(_EVENT, (t, gen, id.segment, id.index)).fetchone()
+        if row is None or row[0]:
+            continue
+        if row[1] is None:
+            raise lost(thread, record, "its record is not there")
+        found[id] = open_envelope(row[1], thread, record)
+    return found
 
 
 def missing_blobs(
@@ -100,7 +108,8 @@ def blobs(
         budget_bytes -= sizes[hash]
         if budget_bytes < 0 and found:
             return Blobs(found=found, rest=asked[position:])
-        value = values.load(conn, t, hash, thread)
+        with naming(thread, values.name(hash)):
+            value = values.load(conn, t, hash, thread)
         assert value is not None, "sizes and values are of one snapshot"
         found[hash] = value
     return Blobs(found=found, rest=())

@@ -21,7 +21,7 @@ from checkpoint_router.backends.sqlite.changes import Changes, WentBack
 from checkpoint_router.backends.sqlite.faults import fault
 from checkpoint_router.backends.sqlite.mark import Mark, MarkFile, commit_seq
 from checkpoint_router.core import limits
-from checkpoint_router.core.errors import RouterError, Unavailable
+from checkpoint_router.core.errors import Unavailable
 from checkpoint_router.core.ids import ThreadKey
 
 T = TypeVar("T")
@@ -175,8 +175,12 @@ class Writer:
         self.conn.execute("COMMIT")
         self._changes.committed()
         if changed:
-            self._seq += 1
-            self._mark.write(Mark(self._changes.actor, self._seq))
+            self._count_commit()
+
+    def _count_commit(self) -> None:
+        self._seq += 1
+        # What is committed is committed, whether or not the mark beside it can be written.
+        self._quietly(lambda: self._mark.write(Mark(self._changes.actor, self._seq)))
 
     def _roll_back(self) -> None:
         self._changes.rolled_back()
@@ -205,8 +209,7 @@ class Writer:
             self._roll_back()
             raise
         self._changes.take_actor(actor, row)
-        self._seq += 1
-        self._mark.write(Mark(actor, self._seq))
+        self._count_commit()
 
     def _quietly(self, work: Callable[[], object]) -> None:
         """For what may fail without harm: it is tried again when it is due again."""

@@ -1,0 +1,220 @@
+"""Values that grow, shrink, fork and are edited are read back byte for byte, and cost their growth.
+
+SQLite carries the append logs here; what is stored where is decided by `storage.logs`.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ormsgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from checkpoint_router.backends.sqlite import schema, values
+from checkpoint_router.core import limits
+from checkpoint_router.core.answers import NewBlob
+from checkpoint_router.core.digests import head_length
+from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.storage.logs import (
+    WHOLE,
+    Branch,
+    Extend,
+    Log,
+    SegmentRow,
+    Start,
+    Version,
+    merge,
+    place,
+)
+from tests import builders as b
+
+T = 1
+THREAD = ThreadKey("acme", "t1")
+
+
+@contextmanager
+def database() -> Iterator[sqlite3.Connection]:
+    """The tables, in memory."""
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    schema.prepare(conn, Path(":memory:"))
+    try:
+        yield conn
+    finally:
+        conn.close()
+
+
+def rows(conn: sqlite3.Connection, table: str) -> int:
+    """How many rows a table has."""
+    return int(conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 (ours)
+
+
+def stored_bytes(conn: sqlite3.Connection) -> int:
+    """Bytes of all values and logs."""
+    (whole,) = conn.execute("SELECT coalesce(sum(length(data)), 0) FROM blob").fetchone()
+    (logs,) = conn.execute("SELECT coalesce(sum(length(body)), 0) FROM segment").fetchone()
+    return int(whole + logs)
+
+
+def check(conn: sqlite3.Connection, blobs: list[NewBlob]) -> None:
+    """Every value is there, whole; nothing is kept that no value needs."""
+    for blob in blobs:
+        assert values.load(conn, T, blob.hash, THREAD) == blob.value
+        assert values.size(conn, T, blob.hash) == len(blob.value.data)
+    lengths = conn.execute(
+        "SELECT l.length, l.parent_keep + coalesce((SELECT sum(length(s.body)) FROM segment s"
+        " WHERE s.id >> 24 = l.id), 0) FROM log l"
+    )
+    assert all(length == found for length, found in lengths)
+
+
+edits = st.one_of(
+    st.tuples(st.just("grow"), st.integers(0, 400)),
+    st.tuples(st.just("grow"), st.integers(0, 3000)),
+    st.tuples(st.just("items"), st.integers(1, 40)),
+    st.tuples(st.just("shrink"), st.integers(0, 500)),
+    st.tuples(st.just("flip"), st.integers(0, 5000)),
+    st.tuples(st.just("small"), st.integers(0, 10)),
+    st.tuples(st.just("other"), st.integers(0, 3000)),
+    st.tuples(st.just("erase"), st.integers(0, 30)),
+)
+sequences = st.lists(
+    st.tuples(edits, st.integers(0, 30), st.integers(-1, 30), st.binary(min_size=1, max_size=9)),
+    min_size=1,
+    max_size=40,
+)
+
+
+def edited(data: bytes, kind: str, size: int, noise: bytes) -> bytes:
+    """`data` after one edit."""
+    pad = (noise * (size // len(noise) + 1))[:size]
+    cut = head_length("msgpack", data)
+    match kind:
+        case "grow":
+            return data + pad
+        case "items":
+            return b"\xdd" + size.to_bytes(4, "big") + data[cut:] + noise * size
+        case "shrink":
+            return data[: max(0, len(data) - size)]
+        case "flip" if data:
+            at = size % len(data)
+            return data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :]
+        case "small":
+            return pad
+        case _:
+            return b"\x91" + pad
+
+
+@settings(max_examples=150, deadline=None)
+@given(sequences)
+def test_any_sequence_of_values_is_read_back_byte_for_byte(
+    sequence: list[tuple[tuple[str, int], int, int, bytes]],
+) -> None:
+    with database() as conn:
+        live = [b.new_blob(b"\x90" + b"begin" * 300)]
+        values.store(conn, T, live)
+        for (kind, size), source, hint, noise in sequence:
+            if kind == "erase" and len(live) > 1:
+                gone = live.pop(size % len(live))
+                values.erase(conn, T, [gone.hash])
+                assert values.load(conn, T, gone.hash, THREAD) is None
+            else:
+                base = live[source % len(live)]
+                data = edited(base.value.data, kind, size, noise)
+                # Mostly a true hint, sometimes one to any other value, or to none.
+                believed = base if hint >= 0 else live[-1]
+                new = b.new_blob(data, continues=None if hint == 30 else believed)
+                values.store(conn, T, [new])
+                live = [x for x in live if x.hash != new.hash] + [new]
+            check(conn, live)
+        values.erase(conn, T, [x.hash for x in live])
+        assert rows(conn, "blob") == rows(conn, "log") == rows(conn, "segment") == 0
+
+
+def test_a_conversation_of_500_turns_costs_its_text_and_few_rows() -> None:
+    with database() as conn:
+        messages: list[str] = []
+        before = None
+        ages = []
+        for turn in range(1000):
+            messages.append(f"{turn:06d} " + "x" * 505)
+            age = b.new_blob(ormsgpack.packb(messages), continues=before)
+            values.store(conn, T, [age])
+            ages.append(age)
+            before = age
+        text = len(ages[-1].value.data)
+        assert stored_bytes(conn) < 1.02 * text
+        # 15 rows a tier, and then rows that would be too large if they were merged.
+        assert rows(conn, "segment") < 50
+        check(conn, ages[::97])
+
+
+def test_a_fork_shares_what_it_has_in_common_and_nothing_is_walked_too_deep() -> None:
+    with database() as conn:
+        trunk = b.new_blob(b"\x91" + b"t" * 20_000)
+        longer = b.new_blob(trunk.value.data + b"u" * 5_000, continues=trunk)
+        values.store(conn, T, [trunk, longer])
+        base, forks = trunk, []
+        for depth in range(8):
+            fork = b.new_blob(base.value.data + bytes([depth]) * 1_000, continues=base)
+            taller = b.new_blob(fork.value.data + b"z" * 10, continues=fork)
+            values.store(conn, T, [fork, taller])
+            forks += [fork, taller]
+            base = fork
+        (deepest,) = conn.execute("SELECT max(depth) FROM log").fetchone()
+        assert deepest == limits.LOG_DEPTH_MAX
+        assert stored_bytes(conn) < 60_000
+        check(conn, [trunk, longer, *forks])
+
+
+def version(data: bytes, log: Log | None = None, tag: str = "msgpack") -> Version:
+    """The stored version of a value."""
+    cut = head_length(tag, data)
+    blob = b.new_blob(data, tag)
+    return Version(hash=blob.hash, tag=tag, head=data[:cut], keep=len(data) - cut, log=log)
+
+
+BASE = b"\x91" + b"a" * 2000
+GROWN = b"\x92" + b"a" * 2000 + b"bc"
+
+
+def log(length: int, depth: int = 0) -> Log:
+    """A log of that length."""
+    return Log(id=7, depth=depth, length=length, appends=1)
+
+
+@pytest.mark.parametrize(
+    ("data", "base", "expected"),
+    [
+        (GROWN, version(BASE), Start(b"\x92", b"bc")),
+        (GROWN, version(BASE, log(2000)), Extend(log(2000), b"\x92", b"bc")),
+        (GROWN, version(BASE, log(2500)), Branch(log(2500), 2000, b"\x92", b"bc")),
+        (GROWN, version(BASE, log(2500, 4)), WHOLE),
+        (GROWN, None, WHOLE),
+        (b"\x92" + b"a" * 2000, version(BASE), Start(b"\x92", b"")),
+        (b"\x92" + b"a" * 1999, version(BASE), WHOLE),
+        (b"\x92" + b"a" * 1999 + b"bcd", version(BASE), WHOLE),
+        (GROWN, version(BASE[:1000]), WHOLE),
+        (GROWN, version(BASE, tag="json"), WHOLE),
+    ],
+)
+def test_where_a_value_goes(data: bytes, base: Version | None, expected: object) -> None:
+    blob = b.new_blob(data, continues=b.new_blob(BASE))
+    assert place(blob, base) == expected
+
+
+def test_a_small_value_is_stored_whole_whatever_it_continues() -> None:
+    base = version(b"\x91" + b"a" * 600)
+    small = b.new_blob(b"\x91" + b"a" * 601, continues=b.new_blob(b"\x91" + b"a" * 600))
+    assert place(small, base) == WHOLE
+
+
+def test_sixteen_rows_of_a_tier_become_one_of_the_next() -> None:
+    newest = [SegmentRow(offset, 0, 10) for offset in range(200, 40, -10)]
+    assert merge(newest) == SegmentRow(50, 1, 160)
+    assert merge(newest[:15]) is None
+    assert merge([*newest[:15], SegmentRow(50, 1, 10)]) is None
+    large = limits.LOG_SEGMENT_BYTES_MAX // 16 + 1
+    assert merge([SegmentRow(i * large, 0, large) for i in range(16, 0, -1)]) is None
