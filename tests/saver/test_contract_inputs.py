@@ -218,7 +218,7 @@ async def test_metadata_that_is_more_than_json_is_kept(calls: Calls) -> None:
 
 async def test_metadata_that_cannot_be_serialised_fails_in_the_caller(calls: Calls) -> None:
     with pytest.raises(TypeError):
-        await store(calls, cid(1), metadata={"too_large": 2**70})
+        await store(calls, cid(1), metadata={"too_large": {2**70}})
     assert await calls.get_tuple(conf()) is None
 
 

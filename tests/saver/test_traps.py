@@ -111,8 +111,8 @@ async def test_trap_5_a_special_write_that_is_retried_late_replaces_nothing(
         proxy.cut()
         proxy.pass_all()
         await first  # It did not hear of its success, and has asked again.
-    for reader in (calls, slow, another()):
-        assert (await reader.read(AT)).pending_writes == [(TASK, "__resume__", "second")]
+        for reader in (calls, slow, another()):
+            assert (await reader.read(AT)).pending_writes == [(TASK, "__resume__", "second")]
 
 
 @pytest.mark.parametrize("turn", range(4))
@@ -217,19 +217,21 @@ async def test_trap_13_a_call_without_an_answer_ends_at_its_deadline_and_its_ret
 ) -> None:
     from checkpoint_router.core import errors
 
+    elsewhere = conf("elsewhere", "", cid(1))
     await chain(calls, [1])
+    await chain(calls, [1], thread="elsewhere")
     with Proxy(router.target) as proxy:
         patient, hasty = (
             another(target=proxy.target),
             another(target=proxy.target, timeout_seconds=1.0),
         )
         await patient.read(conf())
-        await hasty.read(conf())
+        await hasty.read(elsewhere)
         proxy.hold_answers()
         for attempt in (
             lambda: hasty.get_tuple(conf()),
             lambda: hasty.list(conf()),
-            lambda: hasty.put_writes(AT, [("x", 1)], TASK),
+            lambda: hasty.put_writes(elsewhere, [("x", 1)], TASK),
             lambda: hasty.delta_history(conf(), ["x"]),
         ):
             with pytest.raises((errors.DeadlineExceeded, errors.Unavailable)):
@@ -240,8 +242,11 @@ async def test_trap_13_a_call_without_an_answer_ends_at_its_deadline_and_its_ret
         proxy.cut()
         proxy.pass_all()
         await put
+        await hasty.put_writes(elsewhere, [("x", 2), ("y", 3)], TASK)
         assert ids(await hasty.list(conf())) == [cid(2), cid(1)]
     assert ids(await calls.list(conf())) == [cid(2), cid(1)]
+    # The call that was given up had reached the router; what came after it took that into account.
+    assert (await calls.read(elsewhere)).pending_writes == [(TASK, "x", 1), (TASK, "y", 3)]
 
 
 @pytest.mark.router_only
