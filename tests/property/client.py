@@ -75,7 +75,8 @@ class Run:
         self.carried = self.process.giving_up()
         self.header = Header(token=self.token, gives_up=self.carried)
         self.segment = self.process.mint(self.token)
-        given = frozenset((e.segment, e.index) for e in self.carried)
+        # What ended runs left behind, whether or not the header says so.
+        given = frozenset((e.segment, e.index) for e in self.process.given_up)
         self.story = self.story._replace(gives_up=given)
 
     def checkpoint(self, ns: str, cid: str, parent: str | None, said: str) -> Call:
@@ -116,7 +117,8 @@ class Run:
         )
         kind, parent, state = WRITES, "", ""
         if isinstance(content, Checkpoint):
-            kind, parent, state = CHECKPOINT, content.parent_id or "", said
+            kind, parent = CHECKPOINT, content.parent_id or ""
+            state = f"{said} after {parent}"
         fact = Fact(
             name=(self.segment, self.index),
             kind=kind,

@@ -256,17 +256,18 @@ class World:
         self.made += 1
         ns = NAMESPACES[c % len(NAMESPACES)]
         head = run.heads.get(ns)
-        cid, parent = run.planned.pop(ns, None), head
+        cid, parent, said = run.planned.pop(ns, None), head, f"state {self.made}"
         if cid is None and head is not None and c % 11 == 0:
             cid, parent = head, run.parents.get((ns, head))  # the same checkpoint once more
         elif cid is None and c % 13 == 0:
-            cid = f"same-{c % 2}"  # an id that other runs use too
+            # An id, and sometimes a content, that other runs use too.
+            cid, parent, said = f"same-{c % 2}", None, f"state {c // 2 % 2}"
         if cid is None:
             cid = self._new_id(c)
         if parent is not None:
             run.parents[ns, cid] = parent
         run.heads[ns] = cid
-        return self._send(run.checkpoint(ns, cid, parent, f"state {self.made}"), b, c)
+        return self._send(run.checkpoint(ns, cid, parent, said), b, c)
 
     def _writes(self, a: int, b: int, c: int) -> str:
         run = self._run_that_writes(a, b, c)
@@ -321,6 +322,7 @@ class World:
         where = f"{call.event.id} at {replica.number}"
         match verdict:
             case Wait():
+                self._check_waits_for_something(call, replica)
                 return f"{where} waits"
             case Refused(error):
                 self._refused(call, replica, error)
@@ -339,6 +341,13 @@ class World:
     ) -> Accepted | Known | Wait | Refused:
         token = None if event.header is None else unseal(event.header.token, self.key)
         return accept(replica.history, event, digest, token, now_ms=now)
+
+    def _check_waits_for_something(self, call: Call, replica: Replica) -> None:
+        """A call whose every named event is here may wait for the clock, and for nothing else."""
+        later = self.decide(replica, call.event, call.digest, now=self.now + 10**9)
+        named = self.stories[call.fact.name[0]].seen | call.fact.after
+        if isinstance(later, Wait) and named <= set(replica.stored):
+            raise Broken("i11", f"{call.event.id} waits for nothing at {replica.number}")
 
     def _check_acknowledged(self, call: Call, replica: Replica) -> None:
         entry = replica.history.entry(call.event.id)
