@@ -21,7 +21,7 @@ from checkpoint_router.backends.sqlite.changes import Changes, WentBack
 from checkpoint_router.backends.sqlite.faults import fault
 from checkpoint_router.backends.sqlite.mark import Mark, MarkFile, commit_seq
 from checkpoint_router.core import limits
-from checkpoint_router.core.errors import Unavailable
+from checkpoint_router.core.errors import RouterError, Unavailable
 from checkpoint_router.core.ids import ThreadKey
 
 T = TypeVar("T")
