@@ -215,6 +215,7 @@ class Sessions:
         self.lock = threading.RLock()
         self._threads: OrderedDict[str, ThreadMemory] = OrderedDict()
         self._by_checkpoint: OrderedDict[tuple[str, str, str], Run] = OrderedDict()
+        self._by_control: OrderedDict[tuple[int, str], tuple[object, Run]] = OrderedDict()
 
     def thread(self, thread: str) -> ThreadMemory:
         """What is known of a thread; made anew if it was forgotten."""
@@ -275,6 +276,7 @@ class Sessions:
                 context = _Context(runtime, {})
                 _CONTEXT.set(context)
             context.runs[id(self), thread] = run
+            self._remember_control(runtime, thread, run)
         return run
 
     def listed(self, thread: str, token: bytes, clock: ThreadClock) -> Run:
@@ -302,7 +304,7 @@ class Sessions:
         memory = self.thread(thread)
         if carried is not None and (inside or carried.gen > memory.forgotten_gen):
             return carried
-        run = self._of_context(thread, configurable)
+        run = self._of_context(thread, configurable) or self._of_control(thread, configurable)
         if run is not None:
             return run
         if checkpoint_id:
@@ -341,6 +343,28 @@ class Sessions:
             return None
         run = context.runs.get((id(self), thread))
         return run if run is not None and run.pid == os.getpid() else None
+
+    def _remember_control(self, runtime: object, thread: str, run: Run) -> None:
+        control = getattr(runtime, "control", None)
+        if control is not None:
+            key = id(control), thread
+            with self.lock:
+                self._by_control[key] = control, run
+                self._by_control.move_to_end(key)
+                while len(self._by_control) > limits.SESSIONS_MAX:
+                    self._by_control.popitem(last=False)
+
+    def _of_control(self, thread: str, configurable: Mapping[str, Any]) -> Run | None:
+        """For writes that come without the run's context: a sync graph stores what a parallel
+        task wrote from a callback of that task's worker, which no context was copied to. The
+        runtime of such a call, nested or not, has the run's own control object."""
+        control = getattr(configurable.get(RUNTIME), "control", None)
+        if control is None:
+            return None
+        with self.lock:
+            known, run = self._by_control.get((id(control), thread), (None, None))
+        # The object is kept, so that its id names no other one.
+        return run if known is control and run is not None and run.pid == os.getpid() else None
 
     @staticmethod
     def _same(context: _Context, runtime: object, configurable: Mapping[str, Any]) -> bool:
