@@ -11,6 +11,8 @@ from checkpoint_router.cli import words
 
 from .drawn import BEGUN_UNIX_MS
 
+CALLED = "~__pregel_push, ~__pregel_pull, flow, 0000000002, 0000000001"
+
 
 @pytest.mark.parametrize(
     ("path", "name"),
@@ -19,11 +21,7 @@ from .drawn import BEGUN_UNIX_MS
         ("~__pregel_pull, a, b", "a, b"),
         ("~__pregel_push, 0000000001, 0000000000", "Send 2"),
         ("~__pregel_push, ~__pregel_pull, flow, 0000000000, 0000000001", "call 1 in flow"),
-        (
-            "~__pregel_push, ~__pregel_push, ~__pregel_pull, flow, 0000000002, 0000000001, "
-            "0000000000, 0000000001",
-            "call 1 in call 3 in flow",
-        ),
+        (f"~__pregel_push, {CALLED}, 0000000000, 0000000001", "call 1 in call 3 in flow"),
         ("~__pregel_pull, ask, node_error_handler, 0000000000", "error handler of ask"),
         ("", "the caller"),
         ("made by hand", "made by hand"),

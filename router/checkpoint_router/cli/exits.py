@@ -32,7 +32,8 @@ def exit_of(error: errors.RouterError) -> Exit:
     """The exit code for a command that ended with `error`."""
     if isinstance(error, _UNREACHABLE):
         return Exit.UNREACHABLE
-    if isinstance(error, errors.InvalidArgument):
+    # A limit that names its field is about what the command was given.
+    if isinstance(error, errors.InvalidArgument) or "field" in error.attributes:
         return Exit.USAGE
     if isinstance(error, errors.DataLoss):
         return Exit.NEGATIVE

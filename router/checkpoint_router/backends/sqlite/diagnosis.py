@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from checkpoint_router.backends.sqlite import facts, mark, reader, schema, values
-from checkpoint_router.core.errors import DataLoss, InvalidArgument
+from checkpoint_router.core.errors import InvalidArgument, RouterError
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.storage.finding import Finding, Verdict
 
@@ -119,24 +119,24 @@ def _every_record(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 def _records(
     conn: sqlite3.Connection, thread: ThreadKey, row: int, gen: int
-) -> Iterator[DataLoss | None]:
+) -> Iterator[RouterError | None]:
     """One item for each thing that was verified: None, or what is wrong with it."""
     try:
         entries = reader.image(conn, thread).entries
-    except DataLoss as e:
+    except RouterError as e:
         yield e
         return
     for entry in entries:
         try:
-            reader.event(conn, thread, gen, entry.id)
+            reader.events(conn, thread, gen, (entry.id,))
             yield None
-        except DataLoss as e:
+        except RouterError as e:
             yield e
     for (hash,) in conn.execute("SELECT h FROM blob WHERE t = ?", (row,)).fetchall():
         try:
             values.load(conn, row, hash, thread)
             yield None
-        except DataLoss as e:
+        except RouterError as e:
             yield e
 
 
