@@ -54,7 +54,7 @@ from checkpoint_router.core.token import Base, ReadToken, seal, unseal
 
 KEY = bytes(range(32))
 
-common = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+bounded = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
 segments = st.binary(min_size=16, max_size=16).map(SegmentId)
 event_ids = st.builds(EventId, segments, st.integers(1, limits.INDEX_MAX))
@@ -118,13 +118,13 @@ tokens = st.builds(
 # Tokens ------------------------------------------------------------------------------------------
 
 
-@common
+@bounded
 @given(tokens)
 def test_a_sealed_token_is_read_back_as_it_was(token: ReadToken) -> None:
     assert unseal(seal(token, KEY), KEY) == token
 
 
-@common
+@bounded
 @given(tokens, st.data())
 def test_a_token_with_any_byte_changed_is_refused(token: ReadToken, data: st.DataObject) -> None:
     sealed = bytearray(seal(token, KEY))
@@ -134,7 +134,7 @@ def test_a_token_with_any_byte_changed_is_refused(token: ReadToken, data: st.Dat
         unseal(bytes(sealed), KEY)
 
 
-@common
+@bounded
 @given(tokens, st.data())
 def test_a_token_cut_short_or_made_longer_is_refused(token: ReadToken, data: st.DataObject) -> None:
     sealed = seal(token, KEY)
@@ -183,7 +183,7 @@ def test_a_token_larger_than_the_limit_is_refused_before_it_is_read() -> None:
 # Records -----------------------------------------------------------------------------------------
 
 
-@common
+@bounded
 @given(events)
 def test_an_event_is_read_back_from_its_bytes_and_has_one_form(event: Event) -> None:
     packed = pack_event(event)
@@ -192,7 +192,7 @@ def test_an_event_is_read_back_from_its_bytes_and_has_one_form(event: Event) -> 
     assert pack_event(again) == packed
 
 
-@common
+@bounded
 @given(events, events)
 def test_two_events_share_a_digest_only_if_they_are_equal(one: Event, two: Event) -> None:
     changed = replace(one, hlc=one.hlc ^ 1)
@@ -201,7 +201,7 @@ def test_two_events_share_a_digest_only_if_they_are_equal(one: Event, two: Event
     assert len(digests) == len({repr(one), repr(two), repr(changed)})
 
 
-@common
+@bounded
 @given(events, st.booleans())
 def test_an_index_entry_is_read_back_from_its_bytes(event: Event, erased: bool) -> None:
     packed = pack_event(event)
@@ -209,7 +209,7 @@ def test_an_index_entry_is_read_back_from_its_bytes(event: Event, erased: bool) 
     assert unpack_entry(pack_entry(entry)) == entry
 
 
-@common
+@bounded
 @given(events, st.data())
 def test_bytes_that_are_no_record_are_a_loss_and_never_a_crash(
     event: Event, data: st.DataObject
@@ -286,7 +286,7 @@ def test_a_value_is_told_from_every_other_way_to_cut_the_same_bytes() -> None:
     assert len(hashes) == 3 * len(values)
 
 
-@common
+@bounded
 @given(texts, st.binary(max_size=12), texts, st.binary(max_size=12))
 @example("msgpack", b"\x91\x01", "msgpack", b"\x01\x91")
 @example("a", b"b\x01", "ab", b"\x01")

@@ -27,14 +27,14 @@ from checkpoint_router.core.errors import (
 )
 from checkpoint_router.core.ids import ThreadKey, checked_id, slot_of
 
-common = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+bounded = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
 # Clock and ranges --------------------------------------------------------------------------------
 
 few = st.sets(st.integers(1, 40), max_size=20)
 
 
-@common
+@bounded
 @given(few, few)
 def test_ranges_hold_exactly_their_indices_in_one_form(some: set[int], more: set[int]) -> None:
     ranges = ranges_of(some)
@@ -45,7 +45,7 @@ def test_ranges_hold_exactly_their_indices_in_one_form(some: set[int], more: set
     assert checked_ranges(ranges, what="after") == ranges
 
 
-@common
+@bounded
 @given(few, st.integers(1, 41))
 def test_an_index_is_added_wherever_it_belongs(some: set[int], index: int) -> None:
     assert with_index(ranges_of(some), index) == ranges_of(some | {index})
@@ -67,7 +67,7 @@ def test_a_frontier_names_segments_of_16_bytes() -> None:
         checked_frontier([(bytes(15), [(1, 1)])])
 
 
-@common
+@bounded
 @given(st.integers(0, 2**47 - 1), st.integers(0, 2**16 - 1))
 def test_a_stamp_is_its_millisecond_and_a_counter(ms: int, counter: int) -> None:
     assert unix_ms_of(hlc_at(ms) + counter) == ms
@@ -77,7 +77,7 @@ def test_a_stamp_is_its_millisecond_and_a_counter(ms: int, counter: int) -> None
 # Ids ---------------------------------------------------------------------------------------------
 
 
-@common
+@bounded
 @given(st.text(max_size=8), st.text(max_size=8))
 @example("\u00e9", "e\u0301")
 @example("A", "a")
@@ -117,7 +117,7 @@ def tag_by_hand(name: str) -> str:
     return name[start + 1 : end] if end > start + 1 else name
 
 
-@settings(common, max_examples=500)
+@settings(bounded, max_examples=500)
 @given(st.text(st.sampled_from("{}ab\n"), max_size=8))
 @example("{user-7}:session-3")
 @example("{}{a}")
