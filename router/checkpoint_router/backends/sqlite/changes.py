@@ -44,8 +44,8 @@ _ABSENT: Final = object()
 
 _INSERT_EVENT: Final = (
     "INSERT INTO event (t, gen, actor, n, seg, idx, tenant, cid, run, entry)"
-    " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 WHERE ?4 = 1 + coalesce("
-    "(SELECT max(n) FROM event WHERE t = ?1 AND gen = ?2 AND actor = ?3), 0)"
+    " SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE ? = 1 + coalesce("
+    "(SELECT max(n) FROM event WHERE t = ? AND gen = ? AND actor = ?), 0)"
 )
 
 
@@ -277,6 +277,7 @@ class Changes:
                 entry.checkpoint_id if shown else None,
                 entry.run_id if shown else None,
                 seal_envelope(pack_entry(entry)),
+                *(n, place.t, place.gen, self._actor_row),
             ),
         )
         if made.rowcount != 1:

@@ -27,13 +27,13 @@ _EVENT = (
 )
 _NEWEST = (
     "SELECT e.cid, th.name FROM event e JOIN thread th ON th.id = e.t"
-    " WHERE e.tenant = (SELECT id FROM tenant WHERE name = ?1) AND e.cid IS NOT NULL"
+    " WHERE e.tenant = (SELECT id FROM tenant WHERE name = ?) AND e.cid IS NOT NULL"
     " ORDER BY e.cid DESC, th.name DESC"
 )
 _NEWEST_BELOW = (
     "SELECT e.cid, th.name FROM event e JOIN thread th ON th.id = e.t"
-    " WHERE e.tenant = (SELECT id FROM tenant WHERE name = ?1)"
-    " AND e.cid <= ?2 AND (e.cid, th.name) < (?2, ?3)"
+    " WHERE e.tenant = (SELECT id FROM tenant WHERE name = ?)"
+    " AND e.cid <= ? AND (e.cid, th.name) < (?, ?)"
     " ORDER BY e.cid DESC, th.name DESC"
 )
 
@@ -162,7 +162,10 @@ def newest(
     conn: sqlite3.Connection, tenant: str, before: tuple[str, str] | None, limit: int
 ) -> Sequence[tuple[str, str]]:
     """See `Storage.newest`."""
-    rows = conn.execute(_NEWEST_BELOW if before else _NEWEST, (tenant, *(before or ())))
+    if before:
+        rows = conn.execute(_NEWEST_BELOW, (tenant, before[0], *before))
+    else:
+        rows = conn.execute(_NEWEST, (tenant,))
     found: list[tuple[str, str]] = []
     for row in rows:
         if len(found) == limit:
@@ -179,8 +182,8 @@ def threads_of_runs(conn: sqlite3.Connection, tenant: str, runs: Sequence[str]) 
     found: set[str] = set()
     for run in runs:
         rows = conn.execute(
-            "SELECT name FROM thread WHERE id IN (SELECT t FROM event WHERE run = ?1"
-            " AND tenant = (SELECT id FROM tenant WHERE name = ?2))",
+            "SELECT name FROM thread WHERE id IN (SELECT t FROM event WHERE run = ?"
+            " AND tenant = (SELECT id FROM tenant WHERE name = ?))",
             (run, tenant),
         )
         found.update(name for (name,) in rows)

@@ -237,9 +237,9 @@ def _cut(conn: sqlite3.Connection, t: int, log: int) -> int | None:
         return None
     parent, length = row
     (keep,) = conn.execute(
-        "SELECT max(k) FROM (SELECT max(keep) AS k FROM blob WHERE log = ?1 UNION ALL"
-        " SELECT max(parent_keep) FROM log WHERE t = ?2 AND parent = ?1)",
-        (log, t),
+        "SELECT max(k) FROM (SELECT max(keep) AS k FROM blob WHERE log = ? UNION ALL"
+        " SELECT max(parent_keep) FROM log WHERE t = ? AND parent = ?)",
+        (log, t, log),
     ).fetchone()
     low, high = log << LOG_OFFSET_BITS, (log + 1) << LOG_OFFSET_BITS
     if keep is None:
@@ -249,9 +249,9 @@ def _cut(conn: sqlite3.Connection, t: int, log: int) -> int | None:
     if keep < length:
         conn.execute("DELETE FROM segment WHERE id >= ? AND id < ?", (low + keep, high))
         conn.execute(
-            "UPDATE segment SET body = substr(body, 1, ?1 - id) WHERE id ="
-            " (SELECT max(id) FROM segment WHERE id >= ?2 AND id < ?1)",
-            (low + keep, low),
+            "UPDATE segment SET body = substr(body, 1, ? - id) WHERE id ="
+            " (SELECT max(id) FROM segment WHERE id >= ? AND id < ?)",
+            (low + keep, low, low + keep),
         )
         conn.execute("UPDATE log SET length = ? WHERE id = ?", (keep, log))
     return None
