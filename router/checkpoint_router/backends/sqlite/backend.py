@@ -130,7 +130,9 @@ class SqliteStorage:
     async def facts(self) -> Facts:
         writer = self._open_writer
         alarms = (*([] if self.gap is None else [self.gap.text]), *writer.alarms)
-        return await writer.do(lambda _: facts.read(writer.conn, self.file, alarms))
+        # On the writer's connection, whose settings count, but not in its queue: it is asked for
+        # when nothing can be written, too.
+        return await self._run(lambda: facts.read(writer.conn, self.file, alarms))
 
     # Writing ---------------------------------------------------------------------------------
 
@@ -225,8 +227,10 @@ class SqliteStorage:
         record: str = "the list of threads",
     ) -> T:
         self._open_writer  # noqa: B018  (raises where there is none)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._in_snapshot, work, thread, record)
+        return await self._run(lambda: self._in_snapshot(work, thread, record))
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
     def _in_snapshot(
         self, work: Callable[[sqlite3.Connection], T], thread: ThreadKey | None, record: str

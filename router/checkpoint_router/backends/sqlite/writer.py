@@ -21,7 +21,7 @@ from checkpoint_router.backends.sqlite.changes import Changes, WentBack
 from checkpoint_router.backends.sqlite.faults import fault
 from checkpoint_router.backends.sqlite.mark import Mark, MarkFile, commit_seq
 from checkpoint_router.core import limits
-from checkpoint_router.core.errors import RouterError, Unavailable
+from checkpoint_router.core.errors import Unavailable
 from checkpoint_router.core.ids import ThreadKey
 
 T = TypeVar("T")
@@ -128,9 +128,14 @@ class Writer:
                 self._finish_copy()
             if self._changes.actor_is_full():
                 self._quietly(self._new_actor)
-            outcomes = self._commit(group)
-            self._loop_call(outcomes)
+            self._loop_call(self._outcomes(group))
             self._count(group)
+
+    def _outcomes(self, group: list[Job]) -> list[Outcome]:
+        try:
+            return self._commit(group)
+        except Exception as e:  # noqa: BLE001  (nobody would ever be answered again)
+            return [(job, None, e) for job in group]
 
     def _group(self, first: Job) -> tuple[list[Job], bool]:
         group, size = [first], first.bytes
@@ -254,12 +259,4 @@ def _answer(outcomes: list[Outcome]) -> None:
 
 
 def _error(error: Exception, job: Job) -> Exception:
-    if isinstance(error, sqlite3.Error):
-        return fault(error, job.thread, job.record)
-    if isinstance(error, (RouterError, AssertionError)):
-        return error
-    if isinstance(error, OSError):
-        return Unavailable(
-            f"the storage failed at {job.record}: {error}. The call may be repeated."
-        )
-    return error
+    return fault(error, job.thread, job.record) if isinstance(error, sqlite3.Error) else error

@@ -1,0 +1,303 @@
+"""A SQLite shard's file: held by one process, migrated forward, watched over restarts."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from checkpoint_router.backends.sqlite import SqliteStorage, schema
+from checkpoint_router.core.errors import Refused, StorageInUse, Unavailable
+from checkpoint_router.storage.port import Stored
+from tests import builders as b
+
+from .sqlite_shard import checkpoint, fill, on_writer, shard, tables
+
+ROOT = Path(__file__).parents[2]
+
+
+def holder(directory: Path, task: str, number: int = 1) -> "subprocess.Popen[str]":
+    """Another process that holds the shard, after its first answer."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.contract.child", f"sqlite:{directory}", task, str(number)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("ack")
+    return process
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    """SIGKILL, and the wait for its effect."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=20)
+
+
+class TestOneHolder:
+    async def test_a_second_process_is_refused_and_told_who_holds_it(self, tmp_path: Path) -> None:
+        process = holder(tmp_path, "append")
+        try:
+            with pytest.raises(StorageInUse, match=f"id {process.pid}") as caught:
+                await SqliteStorage(tmp_path).open()
+            assert caught.value.attributes["pid"] == str(process.pid)
+        finally:
+            kill(process)
+        async with shard(tmp_path) as storage:
+            assert len((await storage.image(b.THREAD)).entries) == 1
+
+    async def test_a_second_storage_in_one_process_is_refused_too(self, tmp_path: Path) -> None:
+        async with shard(tmp_path) as storage:
+            second = SqliteStorage(tmp_path)
+            with pytest.raises(StorageInUse, match=str(os.getpid())):
+                await second.open()
+            await second.close()
+            await fill(storage, 1, 1)
+
+    async def test_a_refused_open_lets_go_of_the_lock(self, tmp_path: Path) -> None:
+        (tmp_path / "shard-0.sqlite3").write_bytes(b"no database at all" * 100)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="not a database"):
+                await SqliteStorage(tmp_path).open()
+
+
+class TestWhereItIs:
+    async def test_the_directory_is_made(self, tmp_path: Path) -> None:
+        async with shard(tmp_path / "a" / "b") as storage:
+            assert storage.file.exists()
+
+    async def test_a_home_directory_is_expanded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert SqliteStorage("~/data").directory == tmp_path / "data"
+
+    async def test_a_file_in_the_place_of_the_directory_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(Refused, match="may be written"):
+            await SqliteStorage(tmp_path / "file").open()
+
+    async def test_a_name_with_characters_of_urls_is_a_name(self, tmp_path: Path) -> None:
+        async with shard(tmp_path / "a?mode=memory#%20 é") as storage:
+            await fill(storage, 1, 1)
+            assert storage.file.stat().st_size
+
+    async def test_a_database_of_another_program_is_left_as_it_is(self, tmp_path: Path) -> None:
+        file = tmp_path / "shard-0.sqlite3"
+        conn = sqlite3.connect(file)
+        conn.execute("CREATE TABLE theirs (x)")
+        conn.close()
+        before = file.read_bytes()
+        with pytest.raises(Refused, match="another program"):
+            await SqliteStorage(tmp_path).open()
+        assert file.read_bytes() == before
+
+
+class TestFormats:
+    MORE = (
+        *schema.MIGRATIONS,
+        "CREATE TABLE extra (x);\nALTER TABLE actor ADD COLUMN note TEXT;\n",
+    )
+
+    async def test_an_older_file_is_migrated_and_keeps_its_data(self, tmp_path: Path) -> None:
+        async with shard(tmp_path) as storage:
+            await fill(storage, 1, 5)
+            before = await storage.image(b.THREAD)
+        newer = SqliteStorage(tmp_path, steps=self.MORE)
+        await newer.open()
+        assert await newer.image(b.THREAD) == before
+        assert (await newer.facts()).details["format"] == str(len(self.MORE))
+        await newer.close()
+        with tables(newer) as conn:
+            assert conn.execute("SELECT count(*), count(note) FROM actor").fetchone() == (2, 0)
+
+    async def test_a_newer_file_is_refused_and_not_changed(self, tmp_path: Path) -> None:
+        newer = SqliteStorage(tmp_path, steps=self.MORE)
+        await newer.open()
+        await newer.close()
+        before = newer.file.read_bytes()
+        with pytest.raises(Refused, match="format 2; this version knows up to 1"):
+            await SqliteStorage(tmp_path).open()
+        assert newer.file.read_bytes() == before
+        again = SqliteStorage(tmp_path, steps=self.MORE)
+        await again.open()
+        await again.close()
+
+    async def test_a_step_that_fails_leaves_the_older_format_whole(self, tmp_path: Path) -> None:
+        async with shard(tmp_path) as storage:
+            await fill(storage, 1, 2)
+        broken = (*schema.MIGRATIONS, "CREATE TABLE extra (x);\nINSERT INTO nowhere VALUES (1);\n")
+        with pytest.raises(Unavailable, match="nowhere"):
+            await SqliteStorage(tmp_path, steps=broken).open()
+        async with shard(tmp_path) as storage:
+            assert len((await storage.image(b.THREAD)).entries) == 2
+        with tables(storage) as conn:
+            assert not conn.execute("SELECT 1 FROM sqlite_schema WHERE name = 'extra'").fetchall()
+
+
+class TestOlderFiles:
+    async def test_a_file_that_was_put_back_is_noticed_and_the_loss_is_counted(
+        self, tmp_path: Path
+    ) -> None:
+        async with shard(tmp_path / "s") as storage:
+            await fill(storage, 1, 3)
+        shutil.copy(storage.file, tmp_path / "copy")
+        async with shard(tmp_path / "s") as storage:
+            await fill(storage, 4, 10)
+        shutil.copy(tmp_path / "copy", storage.file)
+        async with shard(tmp_path / "s") as storage:
+            assert storage.gap is not None
+            # Seven events and the start of the process that wrote them.
+            assert storage.gap.missing == 8
+            (alarm,) = (await storage.facts()).alarms
+            assert "8 acknowledged commits are missing" in alarm
+            assert "Put back the newest copy" in alarm
+            assert len((await storage.image(b.THREAD)).entries) == 3
+            assert isinstance(await storage.append(checkpoint(4)), Stored)
+
+    async def test_a_file_that_was_used_elsewhere_meanwhile_is_noticed(
+        self, tmp_path: Path
+    ) -> None:
+        async with shard(tmp_path / "s") as storage:
+            await fill(storage, 1, 3)
+        (tmp_path / "elsewhere").mkdir()
+        shutil.copy(storage.file, tmp_path / "elsewhere")
+        async with shard(tmp_path / "s") as storage:
+            await fill(storage, 4, 6)
+        async with shard(tmp_path / "elsewhere") as elsewhere:
+            await fill(elsewhere, 4, 40)
+        shutil.copy(elsewhere.file, storage.file)
+        async with shard(tmp_path / "s") as storage:
+            assert storage.gap is not None
+            assert "older file, or another one" in storage.gap.text
+
+    async def test_the_same_start_that_went_another_way_is_noticed(self, tmp_path: Path) -> None:
+        process = holder(tmp_path / "s", "append")
+        kill(process)
+        storage = SqliteStorage(tmp_path / "s")
+        shutil.copytree(tmp_path / "s", tmp_path / "elsewhere")
+        process = holder(tmp_path / "s", "append", 2)
+        kill(process)
+        async with shard(tmp_path / "elsewhere") as elsewhere:
+            await fill(elsewhere, 4, 9)
+        for name in ("shard-0.sqlite3-wal", "shard-0.sqlite3-shm"):
+            (tmp_path / "s" / name).unlink(missing_ok=True)
+        shutil.copy(elsewhere.file, storage.file)
+        async with shard(tmp_path / "s") as storage:
+            assert storage.gap is not None
+
+    async def test_a_log_that_was_cut_is_noticed_and_what_is_before_the_cut_is_whole(
+        self, tmp_path: Path
+    ) -> None:
+        process = holder(tmp_path, "flood")
+        assert process.stdout is not None
+        for _ in range(60):
+            process.stdout.readline()
+        kill(process)
+        wal = tmp_path / "shard-0.sqlite3-wal"
+        os.truncate(wal, wal.stat().st_size * 2 // 3)
+        async with shard(tmp_path) as storage:
+            assert storage.gap is not None
+            assert storage.gap.missing is not None
+            assert storage.gap.missing > 0
+            assert "write-ahead log was cut" in storage.gap.text
+            image = await storage.image(b.THREAD)
+            ids = [e.id for e in image.entries]
+            assert set(await storage.events(b.THREAD, 1, ids)) == set(ids)
+
+    async def test_a_killed_process_leaves_nothing_to_complain_about(self, tmp_path: Path) -> None:
+        process = holder(tmp_path, "flood")
+        kill(process)
+        async with shard(tmp_path) as storage:
+            assert storage.gap is None
+            assert (await storage.facts()).alarms == ()
+
+    async def test_a_mark_that_is_behind_means_nothing(self, tmp_path: Path) -> None:
+        async with shard(tmp_path) as storage:
+            await fill(storage, 1, 3)
+            mark = (tmp_path / "shard-0.mark").read_bytes()
+            await fill(storage, 4, 9)
+        (tmp_path / "shard-0.mark").write_bytes(mark)
+        async with shard(tmp_path) as storage:
+            assert storage.gap is None
+
+    @pytest.mark.parametrize("damage", ["missing", "torn"])
+    async def test_a_mark_that_cannot_be_read_is_said(self, tmp_path: Path, damage: str) -> None:
+        async with shard(tmp_path) as storage:
+            await fill(storage, 1, 3)
+        mark = tmp_path / "shard-0.mark"
+        mark.write_bytes(b"" if damage == "missing" else mark.read_bytes().replace(b"0", b"1", 1))
+        async with shard(tmp_path) as storage:
+            (alarm,) = (await storage.facts()).alarms
+            assert "mark beside the database is missing or torn" in alarm
+        async with shard(tmp_path) as storage:
+            assert (await storage.facts()).alarms == ()
+
+    async def test_a_file_that_loses_rows_while_it_is_open_costs_the_actor_not_a_dot(
+        self, tmp_path: Path
+    ) -> None:
+        async with shard(tmp_path) as storage:
+            await fill(storage, 1, 3)
+            first = storage.actor
+            with tables(storage) as conn:
+                conn.execute("DELETE FROM record WHERE id > 1")
+                conn.execute("DELETE FROM event WHERE n > 1")
+            with pytest.raises(Unavailable, match="changed from outside"):
+                await storage.append(checkpoint(4))
+            answer = await storage.append(checkpoint(4))
+            assert isinstance(answer, Stored)
+            assert answer.dot.actor == storage.actor != first
+            assert answer.dot.n == 1
+            (alarm,) = (await storage.facts()).alarms
+            assert "changed from outside" in alarm
+
+
+class TestFacts:
+    async def test_they_are_read_from_the_engine(self, tmp_path: Path) -> None:
+        async with shard(tmp_path) as storage:
+            facts = await storage.facts()
+            assert facts.details["journal_mode"] == "wal"
+            assert facts.details["synchronous"] == "full"
+            assert "loss of power" in facts.promise
+            assert int(facts.details["file_bytes"]) > 0
+            on_writer(storage, "PRAGMA synchronous = NORMAL")
+            facts = await storage.facts()
+            assert facts.details["synchronous"] == "normal"
+            assert "not a loss of power" in facts.promise
+
+    async def test_every_connection_that_writes_the_file_is_synced(self, tmp_path: Path) -> None:
+        async with shard(tmp_path) as storage:
+            await storage.image(b.THREAD)
+            for conn in storage._connections:
+                assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+                assert conn.execute("PRAGMA synchronous").fetchone() == (2,)
+
+    async def test_the_log_is_copied_into_the_file_while_writes_go_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("checkpoint_router.backends.sqlite.writer.WAL_BYTES_MAX", 256 << 10)
+        async with shard(tmp_path) as storage:
+            await fill(storage, 1, 400, size=2000)
+            await storage.image(b.THREAD)
+            details = (await storage.facts()).details
+            # 13 MB went through it.
+            assert int(details["wal_bytes"]) < 4 << 20
+            assert int(details["file_bytes"]) > 10 << 20
+
+
+async def test_the_pages_of_a_file_that_was_killed_under_load_are_sound(tmp_path: Path) -> None:
+    process = holder(tmp_path, "flood")
+    assert process.stdout is not None
+    for _ in range(100):
+        process.stdout.readline()
+    kill(process)
+    async with shard(tmp_path) as storage:
+        pass
+    with tables(storage) as conn:
+        assert conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
