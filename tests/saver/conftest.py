@@ -17,10 +17,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import pytest_asyncio
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
+
+from checkpoint_router.v1.admin_service_pb2 import (
+    ListConflictsRequest,
+    ListConflictsResponse,
+    ListThreadsRequest,
+)
+from checkpoint_router.v1.admin_service_pb2_grpc import AdminServiceStub
 
 from .calls import FLAVOURS, Calls, Flavour
 from .likeness import Alike, Scenario, observe
@@ -35,6 +43,7 @@ MakeSaver = Callable[..., BaseCheckpointSaver[Any]]
 def pytest_configure(config: pytest.Config) -> None:
     """Registers this directory's marker, so that a misspelt one is an error."""
     config.addinivalue_line("markers", "router_only: asks for what only a router has")
+    config.addinivalue_line("markers", "rivals: has concurrent runs, and so may leave conflicts")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -78,8 +87,45 @@ def tenant() -> str:
     return f"test-{uuid.uuid4().hex}"
 
 
+@pytest.fixture(scope="session")
+def admin(router: Any) -> Iterator[AdminServiceStub | None]:
+    """What an operator may ask the router; None while a peer stands in its place."""
+    if router is None:
+        yield None
+        return
+    with grpc.insecure_channel(router.target.removeprefix("router://")) as channel:
+        yield AdminServiceStub(channel)
+
+
+@pytest.fixture
+def undisputed(
+    request: pytest.FixtureRequest, admin: AdminServiceStub | None, tenant: str
+) -> Iterator[None]:
+    """After a test: no thread has a conflict, unless the test has runs that are rivals.
+
+    All the rest uses savers one after the other, and sequential use makes no conflict.
+    """
+    yield
+    if admin is None or request.node.get_closest_marker("rivals"):
+        return
+    asked = admin.ListThreads(ListThreadsRequest(tenant=tenant, limit=1000))
+    disputed = {
+        each.thread_id: [list(record.kinds) for record in found.conflicts]
+        for each in asked.threads
+        if (found := conflicts_of(admin, tenant, each.thread_id)).conflicts
+    }
+    assert disputed == {}, "sequential use made conflicts"
+
+
+def conflicts_of(admin: AdminServiceStub, tenant: str, thread: str) -> ListConflictsResponse:
+    """The records of a thread, open and closed."""
+    return admin.ListConflicts(ListConflictsRequest(tenant=tenant, thread_id=thread))
+
+
 @pytest_asyncio.fixture
-async def make_saver(router: Any, tenant: str, tmp_path: Any) -> AsyncIterator[MakeSaver]:
+async def make_saver(
+    router: Any, tenant: str, tmp_path: Any, undisputed: None
+) -> AsyncIterator[MakeSaver]:
     """Makes savers over one and the same data: what several agent processes would hold."""
     async with contextlib.AsyncExitStack() as stack:
         if REFERENCE == "memory":

@@ -159,6 +159,7 @@ async def test_a_copy_is_equal_in_everything_and_independent(calls: Calls) -> No
     assert values == {"n": 2}
 
 
+@pytest.mark.rivals  # A second copy is a set of events of its own, beside the first.
 async def test_a_copy_again_adds_nothing(calls: Calls) -> None:
     await chain(calls, [1, 2])
     await calls.put_writes(conf(checkpoint_id=cid(2)), [("x", 1)], TASK)

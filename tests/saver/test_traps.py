@@ -398,6 +398,7 @@ async def test_trap_20_no_reader_sees_a_checkpoint_without_its_past(
     await writing
 
 
+@pytest.mark.rivals
 async def test_trap_21_a_put_under_any_parent_is_accepted_from_anybody(
     calls: Calls, another: Callable[..., Calls]
 ) -> None:
