@@ -16,11 +16,12 @@ PYTEST = $(BIN)/python -m pytest -q
 # Without a router process, or nearly: what fails most often fails within seconds.
 QUICK = $(wildcard $(patsubst %,tests/test_%.py,tidy floors install) \
 	$(addprefix tests/,unit property scenarios contract wire))
+ON_EACH_PYTHON = tests/saver/test_conformance.py tests/saver/test_pregel.py tests/test_readme.py
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint test-quick test-rest test-crash format proto bench profile \
-	constraints venv clean
+.PHONY: help demo test lint test-quick test-rest test-crash test-python format proto bench \
+	profile constraints venv clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +51,9 @@ test-rest: $(READY) ## all others but the crash tests
 
 test-crash: $(READY) ## the crash tests, alone: they want the whole machine
 	$(PYTEST) -m crash tests
+
+test-python: test-quick ## what must hold on each Python: the quick tests, and some on a router
+	$(PYTEST) -n $(WORKERS) $(ON_EACH_PYTHON)
 
 format: $(READY) ## put the code into the project's format
 	$(BIN)/ruff check --fix-only .
