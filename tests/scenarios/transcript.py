@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from checkpoint_router.core import view
-from checkpoint_router.core.accept import Accepted, Known, Refused, Wait
+from checkpoint_router.core.accept import Accepted, Refused, Wait
 from checkpoint_router.core.clock import Frontier, Ranges
 from checkpoint_router.core.conflicts import conflicts
 from checkpoint_router.core.history import Lineage
@@ -160,13 +160,12 @@ class Stage(World):
         digest = call.digest if event is call.event else b"forged"
         verdict = self.decide(replica, event, digest, now=self.now)
         name, place = event_name(event.id), f"r{replica.number + 1}"
+        word = "known"
         match verdict:
             case Refused(error):
                 return [f"event {name} refused at {place}: {error.reason}"]
             case Wait(missing):
                 return [f"event {name} waits at {place} for {names(missing)}"]
-            case Known():
-                word = "known"
             case Accepted():
                 self.take(replica, event)
                 word = "taken in"
