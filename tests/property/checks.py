@@ -93,6 +93,10 @@ def i4(world: World, replica: Replica) -> None:
         shown = view.newest(replica.history, ns)
         head = None if shown is None else name_of(shown.checkpoint.id)
         _same("i4", f"head of {ns!r}", head, known.head(ns, line))
+        if shown is not None:
+            own = replica.history.lineage(winner)
+            found = [name_of(e.id) for e in view.earlier(replica.history, own, shown.checkpoint)]
+            _same("i4", f"checkpoints before it in {ns!r}", found, known.earlier(head, line))
 
 
 def _inside(world: World, replica: Replica, run: Run) -> None:

@@ -161,6 +161,13 @@ class Known:
         last = childless or found
         return last[-1].name if last else None
 
+    def earlier(self, name: Name | None, line: tuple[Name, ...]) -> list[Name]:
+        """Checkpoints of the same namespace before this one, newest first."""
+        if name is None:
+            return []
+        found = self._checkpoints(line[: line.index(name)], self.facts[name].ns)
+        return [f.name for f in reversed(found)]
+
     def writes(self, ns: str, cid: str, line: tuple[Name, ...] | list[Name]) -> tuple[Name, ...]:
         return tuple(e for e in line if e not in self.erased and self._writes_on(e, (ns, cid)))
 

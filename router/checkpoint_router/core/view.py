@@ -1,7 +1,7 @@
 """What readers see: heads, pending writes, tuples by id and listings, as functions of a history."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from checkpoint_router.core.history import History, Lineage, bits
@@ -112,13 +112,15 @@ def fold(sets: Iterable[tuple[str, WriteSet]]) -> list[tuple[str, str, WriteRow]
     return sorted(found, key=lambda r: (r[1], r[0], r[2].idx))
 
 
-def latest_with_version(history: History, lineage: Lineage, checkpoint: Entry) -> Sequence[Entry]:
+def earlier(history: History, lineage: Lineage, checkpoint: Entry) -> Iterator[Entry]:
     """Checkpoints of the same namespace before `checkpoint` on its lineage, newest first: where
     a channel that was stored by version alone is looked up."""
     limit = history.order(history.position(checkpoint.id))
-    found = history.by_ns.get(checkpoint.ns, 0) & lineage.mask & ~history.erased
-    before = sorted((p for p in bits(found) if history.order(p) < limit), key=history.order)
-    return [history.entries[p] for p in reversed(before)]
+    visible = lineage.mask & ~history.erased
+    for segment in history.chain(lineage):
+        for _, position in segment.checkpoints.get(checkpoint.ns, ())[::-1]:
+            if visible >> position & 1 and history.order(position) < limit:
+                yield history.entries[position]
 
 
 def _shown(history: History, position: int, base: Base, lineage: Lineage) -> Shown:
@@ -143,7 +145,7 @@ def _parent(history: History, entry: Entry) -> str | None:
 
 
 def _greatest_with(history: History, named: int) -> Lineage:
-    having = [s for s in history.segments if history.lineage(s).mask & named]
+    having = [s.id for s in history.segments.values() if s.mask & named or s.base_lineage & named]
     return history.lineage(max(having, key=history.rank))
 
 

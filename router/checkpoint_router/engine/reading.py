@@ -6,6 +6,7 @@ a session's events must be known first; a checkpoint is shown with all of its va
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from checkpoint_router.core import limits, view
@@ -263,9 +264,8 @@ class Reading:
         if not open_:
             return checkpoint.manifest
         found: dict[tuple[str, Version], Content] = {}
-        before = view.latest_with_version(history, shown.lineage, shown.checkpoint)
-        for at in range(0, len(before), _WALK):
-            ids = [e.id for e in before[at : at + _WALK]]
+        before = view.earlier(history, shown.lineage, shown.checkpoint)
+        while ids := [e.id for e in islice(before, _WALK)]:
             events = await self.events(history, ids)
             for id in ids:
                 content = events[id].content
