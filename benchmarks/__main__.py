@@ -92,7 +92,7 @@ def why_no_postgres() -> str | None:
         return MISSING
     try:
         import langgraph.checkpoint.postgres.aio  # noqa: F401 - asks whether it is there
-        import psycopg_pool  # noqa: F401
+        import psycopg_pool  # noqa: F401 - likewise
     except ImportError as error:
         return f"AsyncPostgresSaver is left out: {error}"
     return None

@@ -143,7 +143,7 @@ def report(samples: Sequence[Sample], out: Path, console: Console) -> None:
 def draw(samples: Sequence[Sample], path: Path) -> Path | None:
     """A plot of memory and file over puts; None where matplotlib is not installed."""
     try:
-        from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]
+        from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]  # optional
     except ImportError:
         return None
     figure, axes = pyplot.subplots()

@@ -42,7 +42,7 @@ def two_agents_start(demo: Demo) -> tuple[Agent, Agent]:
     )
     for thread in (LISBON, OSLO):
         until(
-            lambda thread=thread: in_the_middle(demo, thread),  # type: ignore[misc]
+            lambda thread=thread: in_the_middle(demo, thread),  # type: ignore[misc]  # bound now
             f"two finished tools of {thread} on record and the third under way",
             alive=(lisbon, oslo),
             meanwhile=demo.show_calls,

@@ -152,6 +152,7 @@ GOOD = {
     "a function that just fits": ("demo/a.py", "def f():\n" + "    pass\n" * 69),
     "another's name that has a word": ("demo/a.py", "from a import ContextManager\nhelper()"),
     "a word inside a word": ("demo/a.py", "commonly = utility = 1"),
+    "a word in a sentence": ("tests/a.py", "def test_two_forks_have_a_past_in_common(): ..."),
     "a word in a comment of a proto": ("a.proto", "// A bucket (of rain) holds = water.\n"),
     "a coroutine above the core": (PRODUCT + "a.py", '"""A."""\nasync def f(): ...'),
     "a pure core": (CORE + "a.py", '"""A."""\nfrom hashlib import blake2b\nfrom . import ids'),

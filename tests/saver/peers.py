@@ -47,7 +47,9 @@ DIFFERENCES: Final[tuple[Difference, ...]] = (
         hangs=True,
     ),
     Difference(
-        tests=r"test_values_put_by_hand_without_new_versions|test_two_branches_that_reuse_a_version",
+        tests=(
+            "test_values_put_by_hand_without_new_versions|test_two_branches_that_reuse_a_version"
+        ),
         peers=MEMORY,
         why="values are stored by (channel, version) alone",
     ),
