@@ -10,6 +10,7 @@ taken from here and times from elsewhere.
 from __future__ import annotations
 
 import json
+import linecache
 import sys
 import threading
 import time
@@ -20,9 +21,15 @@ from types import FrameType
 from typing import Any, Final
 
 INTERVAL_SECONDS: Final = 0.001
-SWITCH_SECONDS: Final = 0.000_2
-WAITS: Final = frozenset({"select", "wait", "get", "_wait_for_tstate_lock", "poll", "accept"})
-"""Innermost functions of the standard library in which a thread waits and uses no CPU."""
+SWITCH_SECONDS: Final = 0.000_005
+"""How long a busy thread may keep the interpreter from the sampler. Longer: it is seen only where
+it lets go by itself, as around a long hash."""
+
+WAITS: Final = (".get(", ".wait(", "select(", ".poll(", ".acquire(", ".join(", "self._target(")
+"""A line with one of these, when it is the innermost of its thread, is one that waits."""
+
+CPU_LOOKED_EVERY: Final = 50
+"""Samples between two looks at CPU times: a thread that has ended has none."""
 
 
 @dataclass(slots=True)
@@ -52,7 +59,7 @@ class Sampler:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        self._cpu_after = cpu_by_thread()
+        self._look_at_cpu()
         sys.setswitchinterval(self._interval_before)
 
     def document(self) -> dict[str, Any]:
@@ -82,9 +89,16 @@ class Sampler:
                 if ident != own:
                     self._count(names.get(ident, "native"), frame)
             self.samples += 1
+            if self.samples % CPU_LOOKED_EVERY == 0:
+                self._look_at_cpu()
+
+    def _look_at_cpu(self) -> None:
+        for name, seconds in cpu_by_thread().items():
+            self._cpu_after[name] = max(seconds, self._cpu_after.get(name, 0.0))
 
     def _count(self, thread: str, frame: FrameType) -> None:
-        if frame.f_code.co_name in WAITS and self.package not in frame.f_code.co_filename:
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno or 0)
+        if any(word in line for word in WAITS):
             return
         self.leaves[thread, place(frame)] += 1
         walk: FrameType | None = frame

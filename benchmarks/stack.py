@@ -1,0 +1,171 @@
+"""The whole product in one process and without gRPC, with a clock at every floor.
+
+Owner of the state: one `Stack`, on one event loop. The saver, the messages, the handlers, the
+engine and the storage are the product's own; only the link between the two processes is replaced.
+What a call takes here is therefore what it takes on a perfect link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from google.protobuf.message import Message
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from checkpoint_router import RouterSaver
+from checkpoint_router.client.calls import Prepared
+from checkpoint_router.engine.engine import Engine
+from checkpoint_router.server.handlers import CALLS
+from checkpoint_router.storage.open import storage_from_url
+from checkpoint_router.v1 import checkpoint_service_pb2 as v1
+
+SERIALISER: Final = "the user's serialiser (client)"
+SAVER: Final = "saver: record, hashes, run (client)"
+CLIENT_MESSAGES: Final = "messages to bytes and back (client)"
+ROUTER_MESSAGES: Final = "messages to bytes and back (router)"
+WIRE: Final = "messages to values, checks (router)"
+ENGINE: Final = "engine: causality, index, tokens (router)"
+STORAGE: Final = "storage, with its thread and fsync (router)"
+LAYERS: Final = (
+    SERIALISER,
+    SAVER,
+    CLIENT_MESSAGES,
+    ROUTER_MESSAGES,
+    WIRE,
+    ENGINE,
+    STORAGE,
+)
+TARGET: Final = "router://127.0.0.1:1"
+"""Never connected to."""
+
+
+class Ledger:
+    """Seconds by layer, of the operation that is under way. One at a time."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.request_bytes = 0
+        self.answer_bytes = 0
+
+    def add(self, layer: str, seconds: float) -> None:
+        self.seconds[layer] = self.seconds.get(layer, 0.0) + seconds
+
+    def clear(self) -> None:
+        self.seconds = {}
+        self.request_bytes = self.answer_bytes = 0
+
+    async def operation(self, work: Callable[[], Awaitable[Any]]) -> tuple[float, dict[str, float]]:
+        """Run one operation; gives its seconds, and what of it each layer took for itself."""
+        self.clear()
+        began = time.perf_counter()
+        await work()
+        total = time.perf_counter() - began
+        spent = self.seconds
+        engine, storage = spent.get(ENGINE, 0.0), spent.get(STORAGE, 0.0)
+        wire = spent.get(WIRE, 0.0)
+        below = sum(spent.get(name, 0.0) for name in (SERIALISER, CLIENT_MESSAGES, ROUTER_MESSAGES))
+        own = spent | {ENGINE: engine - storage, WIRE: wire - engine, SAVER: total - wire - below}
+        return total, {name: own.get(name, 0.0) for name in LAYERS}
+
+
+class TimedSerialiser(SerializerProtocol):
+    """The stock serialiser, with a clock."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._inner = JsonPlusSerializer()
+        self._ledger = ledger
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        began = time.perf_counter()
+        try:
+            return self._inner.dumps_typed(obj)
+        finally:
+            self._ledger.add(SERIALISER, time.perf_counter() - began)
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        began = time.perf_counter()
+        try:
+            return self._inner.loads_typed(data)
+        finally:
+            self._ledger.add(SERIALISER, time.perf_counter() - began)
+
+
+class Timed:
+    """Stands before an object and times those of its methods that are coroutines."""
+
+    def __init__(self, inner: Any, layer: str, ledger: Ledger) -> None:
+        self._inner = inner
+        self._layer = layer
+        self._ledger = ledger
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if not asyncio.iscoroutinefunction(found):
+            return found
+
+        async def timed(*args: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return await found(*args, **options)
+            finally:
+                self._ledger.add(self._layer, time.perf_counter() - began)
+
+        return timed
+
+
+class PerfectLink:
+    """Does what a link and the router's stream do with a call, but for the stream."""
+
+    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+        self._engine: Any = Timed(engine, ENGINE, ledger)
+        self._ledger = ledger
+
+    async def acall(self, name: str, request: Message, *, timeout_seconds: float) -> Any:
+        """As `client.links.Links.acall`."""
+        ledger, clock = self._ledger, time.perf_counter
+        began = clock()
+        sent = Prepared.of(name, request).encoded(1, timeout_seconds)
+        ledger.add(CLIENT_MESSAGES, clock() - began)
+        began = clock()
+        call = v1.Call.FromString(sent)
+        result = v1.CallResult(call_id=1)
+        response = getattr(result, name)
+        response.SetInParent()
+        ledger.add(ROUTER_MESSAGES, clock() - began)
+        began = clock()
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        await CALLS[name].run(self._engine, getattr(call, name), response, deadline)
+        ledger.add(WIRE, clock() - began)
+        began = clock()
+        answered = result.SerializeToString()
+        ledger.add(ROUTER_MESSAGES, clock() - began)
+        began = clock()
+        answer = getattr(v1.CallResult.FromString(answered), name)
+        ledger.add(CLIENT_MESSAGES, clock() - began)
+        ledger.request_bytes += len(sent)
+        ledger.answer_bytes += len(answered)
+        return answer
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+@asynccontextmanager
+async def stacked_saver(directory: Path) -> AsyncIterator[tuple[RouterSaver, Ledger]]:
+    """A saver on a SQLite storage in this process. The ledger says where its calls spend time."""
+    ledger = Ledger()
+    storage: Any = Timed(storage_from_url(f"sqlite:{directory}"), STORAGE, ledger)
+    engine = Engine(storage, now_ms=lambda: time.time_ns() // 1_000_000, version="profile")
+    await engine.open()
+    try:
+        saver = RouterSaver(TARGET, serde=TimedSerialiser(ledger))
+        saver._links = PerfectLink(engine, ledger)  # type: ignore[assignment]
+        yield saver, ledger
+    finally:
+        await engine.close()
