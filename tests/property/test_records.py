@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import replace
 from hashlib import blake2b
+from pathlib import Path
 
 import ormsgpack
 import pytest
@@ -223,8 +225,12 @@ def test_bytes_that_are_no_record_are_a_loss_and_never_a_crash(
                 unpack(broken)
 
 
-def test_the_canonical_form_and_its_digest_are_those_of_the_reference() -> None:
-    """The bytes of docs/reference/encoding.md: a change of them makes old records unreadable."""
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "encoding.md"
+
+
+def test_an_event_has_the_bytes_and_the_digest_of_the_reference() -> None:
+    """What another language makes from docs/reference/encoding.md. A change of these bytes would
+    make stored threads unreadable."""
     event = Event(
         id=EventId(SegmentId(bytes(range(16))), 2),
         ns="",
@@ -245,18 +251,31 @@ def test_the_canonical_form_and_its_digest_are_those_of_the_reference() -> None:
             metadata=(MetadataEntry("source", '"loop"'),),
         ),
     )
-    assert pack_event(event).hex() == (
-        "9bc410000102030405060708090a0b0c0d0e0f02a0a26332a00100ce00010000919201"
-        "01c09501a2633192a76d73677061636bc401809293a86d65737361676573a132c420"
-        + "00" * 32
-        + "93a47374657007c09192a6736f75726365a6226c6f6f7022"
-    )
+    text = REFERENCE.read_text()
+    example = text[text.index("```\n9b") + 4 :].split("```")[0]
+    columns = (re.split(" {3,}", line.strip())[0] for line in example.splitlines())
+    spelled = "".join(columns).replace("00 × 32", "00" * 32)
+    assert pack_event(event).hex() == spelled.replace(" ", "")
     assert event_digest(pack_event(event)).hex() == (
         "6381165fdf39d734409ed7cd7dfd1eb6c65904254d40fd1ea721a1821bd25590"
     )
-    assert blob_hash("msgpack", b"\x92\x01\x02").hex() == (
-        "3173effb307c5962515881067aeb01167f3ec95aff216e4727a914057c8517aa"
-    )
+    assert event_digest(pack_event(event)).hex() in text
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "expected"),
+    [
+        (
+            "msgpack",
+            b"\x92\x01\x02",
+            "3173effb307c5962515881067aeb01167f3ec95aff216e4727a914057c8517aa",
+        ),
+        ("json", b"{}", "902348ffeeadf5546eed13ed882f603baf4372001e6703fa5d7a2c721954d640"),
+    ],
+)
+def test_a_value_has_the_hash_of_the_reference(tag: str, value: bytes, expected: str) -> None:
+    assert blob_hash(tag, value).hex() == expected
+    assert f"| `{tag}` | `{value.hex(' ')}` | `{expected}` |" in REFERENCE.read_text()
 
 
 # Hashes ------------------------------------------------------------------------------------------
