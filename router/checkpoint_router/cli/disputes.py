@@ -79,8 +79,9 @@ def _hints(record: Conflict, thread: str) -> list[str]:
     if not record.open:
         return ["nothing: a later run went on from the winner and saw both sides."]
     hints = []
-    if ConflictKind.DOUBLE_EXECUTION in record.kinds:
-        names = list(dict.fromkeys(words.task_name(t.task_path) for t in record.tasks))
+    # A caller's answer or input is no task: given twice, it has no effects of its own.
+    names = list(dict.fromkeys(words.task_name(t.task_path) for t in record.tasks if t.task_path))
+    if names:
         hints.append(
             f"look for effects that happened twice: {words.some(names)} ran on both sides."
         )

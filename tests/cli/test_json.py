@@ -1,0 +1,106 @@
+"""The JSON documents have exactly the fields that docs/reference/cli-json.md describes."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checkpoint_router import RouterSaver
+from checkpoint_router.testing import RunningRouter
+
+from .conftest import Cli, put, rivals, run, write
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli-json.md"
+EVERYWHERE = {"schema_version", "kind"}
+FREE = {"metadata"}
+"""Whose keys are the user's."""
+BY_NAME = {"settings", "packages"}
+"""Objects whose keys are names of things."""
+
+
+def described() -> dict[str, set[str]]:
+    """Fields by kind, as the page has them."""
+    sections = PAGE.read_text().split("\n## ")[1:]
+    return {
+        section.split("\n", 1)[0]: set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
+        for section in sections
+    }
+
+
+def fields(value: Any, path: str = "") -> Iterator[str]:
+    """The path of each field of a document."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            step = "*" if path in BY_NAME else key
+            at = f"{path}.{step}" if path else step
+            yield from (at,) if key in FREE else fields(inner, at)
+    elif not isinstance(value, list) or (value and not isinstance(value[0], dict)):
+        yield path
+    else:
+        for inner in value:
+            yield from fields(inner, f"{path}[]")
+
+
+def documents(cli: Cli, router: RunningRouter, saver: RouterSaver, tenant: str) -> Iterator[Any]:
+    """One of each kind, with something in every list."""
+    rivals(router.target, tenant, "disputed")
+    first = put(saver, "plain", "c1", a=1)
+    write(saver, first, "agent", ("a", 1))
+    unknown = put(saver, "plain", "c9", after=first.config, a=2)
+    assert unknown.config.get("configurable")
+    unknown.config["configurable"]["checkpoint_id"] = "not-there-yet"
+    write(saver, unknown, "early", ("a", 2))
+    for arguments in (
+        ("thread", "list"),
+        ("thread", "show", "plain"),
+        ("thread", "history", "plain"),
+        ("thread", "conflicts", "disputed"),
+        ("thread", "delete", "plain", "--yes"),
+        ("doctor",),
+        ("config", "show", "--storage", "memory:"),
+        ("version",),
+    ):
+        said = cli(*arguments, "--output", "json")
+        assert said.returncode == 0, said.stderr
+        yield json.loads(said.stdout)
+
+
+def test_each_document_has_the_fields_that_the_page_describes(
+    cli: Cli, router: RunningRouter, saver: RouterSaver, tenant: str
+) -> None:
+    page = described()
+    seen = set()
+    for document in documents(cli, router, saver, tenant):
+        kind = document["kind"]
+        seen.add(kind)
+        optional = {"storage"} if kind == "doctor" else set()
+        assert set(fields(document)) - EVERYWHERE == page[kind] - optional, kind
+        assert document["schema_version"] == 1
+    assert seen == set(page)
+
+
+def test_doctor_of_a_storage_names_it_instead_of_a_target() -> None:
+    document = json.loads(run("doctor", "--storage", "memory:", "--output", "json").stdout)
+    assert document["storage"] == "memory:"
+    assert "target" not in document
+
+
+def test_the_examples_on_the_page_are_documents_of_their_kind() -> None:
+    page = described()
+    found = re.findall(r"^\{\n.*?^\}$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    examples = [json.loads(text) for text in found]
+    assert {e["kind"] for e in examples} == set(page)
+    for example in examples:
+        assert set(fields(example)) - EVERYWHERE <= page[example["kind"]]
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", '{"a": -Infinity}', "[" * 5000])
+def test_metadata_that_strict_json_cannot_carry_stays_text(text: str) -> None:
+    from checkpoint_router.cli.facts import metadata_document
+    from checkpoint_router.core.records import MetadataEntry
+
+    document = metadata_document([MetadataEntry("odd", text)])
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
