@@ -74,6 +74,27 @@ class TestDelete:
             assert OtherGeneration(gen + 1) in answers or gen + 1 in answers
 
 
+class TestDeleteWithAnOperation:
+    async def test_a_repeat_ends_nothing_that_began_after_the_first(self, shard: Shard) -> None:
+        assert await shard.storage.delete(b.THREAD, None, OPERATION) == 2
+        await stored(shard.storage, b.append(b.checkpoint_event(gen=2)))
+        for restart in (False, True):
+            storage = await shard.restart() if restart else shard.storage
+            assert await storage.delete(b.THREAD, None, OPERATION) == 2
+            assert len((await storage.image(b.THREAD)).entries) == 1
+
+    async def test_a_repeat_that_named_its_generation_changes_nothing(
+        self, storage: Storage
+    ) -> None:
+        assert await storage.delete(b.THREAD, 1, OPERATION) == 2
+        assert await storage.delete(b.THREAD, 1, OPERATION) == 2
+        assert await storage.erased(b.THREAD, OPERATION)
+
+    async def test_another_operation_ends_the_next_generation(self, storage: Storage) -> None:
+        assert await storage.delete(b.THREAD, None, OPERATION) == 2
+        assert await storage.delete(b.THREAD, None, bytes(16)) == 3
+
+
 async def pruned(storage: Storage) -> tuple[Append, Append, Erase]:
     """A kept and a dropped checkpoint, and the erase that is to drop the second."""
     keep = b.append(b.checkpoint_event("s", 1, checkpoint_id="c1", run_id="r1", blobs=[KEPT]),

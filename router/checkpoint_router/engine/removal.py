@@ -51,12 +51,8 @@ class Removal:
     ) -> ThreadClock:
         """See `Engine.delete_thread`."""
         async with self._engine.threads.use(thread) as state:
-            if gen is None:
-                operation = operation_id(request_id, thread)
-                if request_id and await self._engine.storage.erased(thread, operation):
-                    return self._engine.clock(state.history)
-                gen = state.history.gen
-            await self._engine.finish(self._end(state, thread, gen))
+            operation = operation_id(request_id, thread) if request_id else b""
+            await self._engine.finish(self._end(state, thread, gen, operation))
             return self._engine.clock(state.history)
 
     async def delete_for_runs(
@@ -90,8 +86,10 @@ class Removal:
             async with self._engine.threads.use(thread) as state:
                 size = (state.history.all & ~state.history.erased).bit_count()
                 if size:
-                    await self._engine.finish(self._end(state, thread, state.history.gen))
-                    events, threads = events + size, threads + 1
+                    operation = operation_id(request_id, thread)
+                    await self._engine.finish(self._end(state, thread, None, operation))
+                    gone = size - (state.history.all & ~state.history.erased).bit_count()
+                    events, threads = events + gone, threads + (gone > 0)
         return Removed(threads=threads, events=events)
 
     async def copy_thread(self, source: ThreadKey, target: ThreadKey, request_id: bytes) -> int:
@@ -121,9 +119,11 @@ class Removal:
                         copied += 1
         return copied
 
-    async def _end(self, state: ThreadState, thread: ThreadKey, gen: int) -> None:
+    async def _end(
+        self, state: ThreadState, thread: ThreadKey, gen: int | None, operation: bytes
+    ) -> None:
         try:
-            current = await self._engine.storage.delete(thread, gen)
+            current = await self._engine.storage.delete(thread, gen, operation)
         except BaseException:
             state.doubtful = True
             raise

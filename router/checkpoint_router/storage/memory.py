@@ -155,10 +155,13 @@ class MemoryStorage:
         stored = self._blobs(thread, gen)
         return {h: len(stored[h].data) for h in hashes if h in stored}
 
-    async def delete(self, thread: ThreadKey, gen: int) -> int:
+    async def delete(self, thread: ThreadKey, gen: int | None, operation: bytes = b"") -> int:
         stored = self._touch(thread)
-        if gen >= stored.gen:
-            self._threads[thread] = _Thread(gen=gen + 1, operations=stored.operations)
+        ended = stored.gen if gen is None else gen
+        if ended >= stored.gen and operation not in stored.operations:
+            self._threads[thread] = _Thread(gen=ended + 1, operations=stored.operations)
+        if operation:
+            stored.operations.add(operation)
         return self._threads[thread].gen
 
     async def erase(self, erase: Erase) -> bool:

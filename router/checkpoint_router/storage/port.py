@@ -178,10 +178,13 @@ class Storage(Protocol):
     ) -> Mapping[bytes, int]:
         """Bytes of each value, without reading it."""
 
-    async def delete(self, thread: ThreadKey, gen: int) -> int:
-        """Ends generation `gen`: the live one becomes at least `gen + 1`, and everything of
-        earlier ones is erased. Returns the live generation. Durable, idempotent; later appends
-        of ended generations find `OtherGeneration`. Works on unknown threads too."""
+    async def delete(self, thread: ThreadKey, gen: int | None, operation: bytes = b"") -> int:
+        """Ends generation `gen` (None: the live one): the live one becomes at least `gen + 1`,
+        and everything of earlier ones is erased. Returns the live generation. Durable; later
+        appends of ended generations find `OtherGeneration`. Works on unknown threads too.
+
+        `operation` is empty or 16 bytes (`digests.operation_id`) that are stored in the same
+        transaction: a repeat finds them and ends nothing more."""
 
     async def erase(self, erase: Erase) -> bool:
         """Prunes. False: the thread changed since the caller looked; nothing was done. True: done,

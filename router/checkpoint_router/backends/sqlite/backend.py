@@ -152,11 +152,11 @@ class SqliteStorage:
             bytes=_bytes(blobs),
         )
 
-    async def delete(self, thread: ThreadKey, gen: int) -> int:
+    async def delete(self, thread: ThreadKey, gen: int | None, operation: bytes = b"") -> int:
         return await self._open_writer.do(
-            lambda changes: changes.delete(thread, gen),
+            lambda changes: changes.delete(thread, gen, operation),
             thread=thread,
-            record=f"the delete of generation {gen}",
+            record=f"the delete of generation {'now live' if gen is None else gen}",
         )
 
     async def erase(self, erase: Erase) -> bool:

@@ -156,27 +156,29 @@ class Changes:
             values.store(self._conn, self._made(thread, place).t, blobs)
         return True
 
-    def delete(self, thread: ThreadKey, gen: int) -> int:
+    def delete(self, thread: ThreadKey, gen: int | None, operation: bytes) -> int:
         """See `Storage.delete`."""
-        place = self._place(thread)
-        if gen < place.gen:
+        place, conn = self._place(thread), self._conn
+        ended = place.gen if gen is None else gen
+        if self._done(place, operation) or (ended < place.gen and not operation):
             return place.gen
         place = self._made(thread, place)
-        conn, t = self._conn, place.t
+        t = place.t
+        if operation:
+            conn.execute("INSERT INTO operation VALUES (?, ?)", (t, operation))
+        if ended < place.gen:
+            return place.gen
         conn.execute("DELETE FROM record WHERE id IN (SELECT id FROM event WHERE t = ?)", (t,))
         conn.execute("DELETE FROM event WHERE t = ?", (t,))
         values.erase_all(conn, t)
-        conn.execute("UPDATE thread SET gen = ? WHERE id = ?", (gen + 1, t))
-        self._set(self._places, thread, _Place(t, place.tenant, gen + 1))
-        return gen + 1
+        conn.execute("UPDATE thread SET gen = ? WHERE id = ?", (ended + 1, t))
+        self._set(self._places, thread, _Place(t, place.tenant, ended + 1))
+        return ended + 1
 
     def erase(self, erase: Erase) -> bool:
         """See `Storage.erase`."""
         place, conn = self._place(erase.thread), self._conn
-        done = conn.execute(
-            "SELECT 1 FROM operation WHERE t = ? AND id = ?", (place.t, erase.operation)
-        ).fetchone()
-        if done:
+        if self._done(place, erase.operation):
             return True
         (stored,) = conn.execute(
             "SELECT count(*) FROM event WHERE t = ? AND gen = ?", (place.t, place.gen)
@@ -200,6 +202,12 @@ class Changes:
         return True
 
     # Parts -----------------------------------------------------------------------------------
+
+    def _done(self, place: _Place, operation: bytes) -> bool:
+        found = self._conn.execute(
+            "SELECT 1 FROM operation WHERE t = ? AND id = ?", (place.t, operation)
+        ).fetchone()
+        return found is not None
 
     def _place(self, thread: ThreadKey) -> _Place:
         place = self._places.get(thread)
