@@ -1,13 +1,19 @@
-"""All links of one saver: a sync one for its process, an async one for each running event loop.
+"""All links of one saver: one for its process, and one for an event loop.
 
 Owner: a saver, and all its clones share the one object. Making it does no input or output and
 needs no loop; the first call opens what it needs.
 
 Rules: a call ends at its deadline at the latest, and says so; until then it is sent again over
-whatever stream there is, and again after an answer that says "not now". gRPC does not survive a
-fork: once this process has opened a link, calls in its forked children are refused (half of them
-would work, some would hang or crash), and what a child inherited is never touched, not even to
-close it. Nothing here has a finaliser, because clones share it.
+whatever stream there is, and again after an answer that says "not now". Nothing here has a
+finaliser, because clones share it.
+
+gRPC's asyncio half is fastest for tasks, but serves one loop of a process well: loops that use it
+side by side take each other's wake-ups and log errors at each other's end. So one loop has it,
+the first until it is closed, and the tasks of others use the process' link.
+
+gRPC does not survive a fork. Once this process has opened a link, calls in its forked children
+are refused (most would work, some hang or crash, however the links were closed before), and what
+a child inherited is never touched, not even to close it.
 """
 
 import asyncio
@@ -15,14 +21,15 @@ import os
 import random
 import threading
 import time
+import weakref
 from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from checkpoint_router.client.async_link import AsyncLink
 from checkpoint_router.client.calls import Prepared
+from checkpoint_router.client.loop_link import LoopLink
+from checkpoint_router.client.process_link import ProcessLink
 from checkpoint_router.client.route import pause_seconds
-from checkpoint_router.client.sync_link import SyncLink
 from checkpoint_router.client.target import Target
 from checkpoint_router.client.trace import traceparent
 from checkpoint_router.core.errors import (
@@ -49,8 +56,8 @@ class Links:
     def __init__(self, target: Target) -> None:
         self.target = target
         self._lock = threading.Lock()
-        self._sync_link: SyncLink | None = None
-        self._async_links: dict[asyncio.AbstractEventLoop, AsyncLink] = {}
+        self._process_link: ProcessLink | None = None
+        self._loop_link: LoopLink | None = None
         self._closed = False
 
     def call(self, name: str, request: Message, *, timeout_seconds: float) -> Any:
@@ -60,7 +67,7 @@ class Links:
         call is unknown, a repeat has the effect of one); SaverClosed; ForkedSaver.
         """
         tries = _Tries(self.target, name, request, timeout_seconds)
-        link = self._sync()
+        link = self._of_process()
         while True:
             result = link.call(tries.prepared, tries.seconds_left())
             pause = tries.pause_after(result, link.last_failure)
@@ -71,9 +78,9 @@ class Links:
     async def acall(self, name: str, request: Message, *, timeout_seconds: float) -> Any:
         """As `call`, on the running loop. The request is serialised before the first await."""
         tries = _Tries(self.target, name, request, timeout_seconds)
-        link = self._async()
+        link = self._of_loop()
         while True:
-            result = await link.call(tries.prepared, tries.seconds_left())
+            result = await link.acall(tries.prepared, tries.seconds_left())
             pause = tries.pause_after(result, link.last_failure)
             if pause is None:
                 return getattr(result, name)
@@ -84,58 +91,74 @@ class Links:
         SaverClosed. Closing again does nothing, and so does closing in a forked child."""
         if _inherited():
             return
-        sync_link, async_links = self._take_all()
-        why = _closed()
-        running = _running_loop()
-        for loop, link in async_links.items():
-            if loop is running:
-                link.abandon(why)
-            elif not loop.is_closed():
-                _call_soon(loop, link, why)
-        if sync_link:
-            sync_link.close(why)
+        self._close(wait=True)
 
     async def aclose(self) -> None:
-        """As `close`, and waits for the links of the running loop."""
+        """As `close`, and waits for the link of the running loop."""
         if _inherited():
             return
-        own = self._async_links.get(asyncio.get_running_loop())
-        self.close()
-        if own:
+        own = self._loop_link
+        self._close(wait=False)
+        if own and own.loop is asyncio.get_running_loop():
             await own.close(_closed())
 
-    def _sync(self) -> SyncLink:
+    def _close(self, *, wait: bool) -> None:
+        with self._lock:
+            self._closed = True
+            process_link, self._process_link = self._process_link, None
+            loop_link, self._loop_link = self._loop_link, None
+        if loop_link and loop_link.loop is _running_loop():
+            loop_link.abandon(_closed())
+        elif loop_link:
+            _call_soon(loop_link)
+        if process_link:
+            process_link.close(_closed(), wait=wait)
+
+    def _of_process(self) -> ProcessLink:
         _check_process()
-        link = self._sync_link
-        if link is None or self._closed:
+        link = self._process_link
+        if link is None:
             with self._lock:
                 self._check_open()
-                link = self._sync_link = self._sync_link or SyncLink(self.target)
+                link = self._process_link = self._process_link or ProcessLink(self.target)
         return link
 
-    def _async(self) -> AsyncLink:
+    def _of_loop(self) -> LoopLink | ProcessLink:
         _check_process()
         loop = asyncio.get_running_loop()
-        link = self._async_links.get(loop)
-        if link is None or self._closed:
-            with self._lock:
-                self._check_open()
-                for other in [each for each in self._async_links if each.is_closed()]:
-                    del self._async_links[other]
-                link = self._async_links.setdefault(loop, AsyncLink(self.target, loop))
-        return link
+        link = self._loop_link
+        if link is not None and link.loop is loop:
+            return link
+        if not _asyncio.belongs_to(loop):
+            return self._of_process()
+        with self._lock:
+            self._check_open()
+            if self._loop_link is None or self._loop_link.loop is not loop:
+                self._loop_link = LoopLink(self.target, loop)
+            return self._loop_link
 
     def _check_open(self) -> None:
         if self._closed:
             raise _closed()
 
-    def _take_all(self) -> tuple[SyncLink | None, dict[asyncio.AbstractEventLoop, AsyncLink]]:
+
+class _Asyncio:
+    """Which loop of this process has gRPC's asyncio half: the first, until it is closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner: weakref.ref[asyncio.AbstractEventLoop] | None = None
+
+    def belongs_to(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether it is the loop's, which it becomes if it is nobody's."""
         with self._lock:
-            self._closed = True
-            taken = self._sync_link, dict(self._async_links)
-            self._sync_link = None
-            self._async_links.clear()
-            return taken
+            owner = self._owner() if self._owner else None
+            if owner is None or owner.is_closed():
+                self._owner, owner = weakref.ref(loop), loop
+            return owner is loop
+
+
+_asyncio: Final = _Asyncio()
 
 
 class _Tries:
@@ -216,8 +239,8 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _call_soon(loop: asyncio.AbstractEventLoop, link: AsyncLink, why: RouterError) -> None:
+def _call_soon(link: LoopLink) -> None:
     try:
-        loop.call_soon_threadsafe(link.abandon, why)
-    except RuntimeError:  # closed since we looked
+        link.loop.call_soon_threadsafe(link.abandon, _closed())
+    except RuntimeError:  # the loop was closed, and its tasks with it
         return

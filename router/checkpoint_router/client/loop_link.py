@@ -1,4 +1,4 @@
-"""The link of one event loop's calls: a channel and a stream that live on that loop alone.
+"""The link of one event loop: a channel and a stream that live on that loop alone.
 
 Owner: `Links`, one for each running loop. Only its loop touches it, so there is no lock.
 
@@ -27,11 +27,11 @@ from checkpoint_router.core.errors import RouterError
 from checkpoint_router.v1 import checkpoint_service_pb2 as v1
 
 
-class AsyncLink:
+class LoopLink:
     """Carries calls from the tasks of one event loop to a router."""
 
     def __init__(self, target: Target, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._table: CallTable[asyncio.Future[v1.CallResult | None]] = CallTable()
         self._route = Route(target)
         self._ids = itertools.count(1)
@@ -46,15 +46,15 @@ class AsyncLink:
         """Why the last stream ended."""
         return self._route.last_failure
 
-    async def call(self, prepared: Prepared, seconds: float) -> v1.CallResult | None:
+    async def acall(self, prepared: Prepared, seconds: float) -> v1.CallResult | None:
         """Sends one call and waits for its answer at most so long; None if there was none."""
         if self._closed:
             raise copy.copy(self._closed)
         call_id = next(self._ids)
-        waiter: asyncio.Future[v1.CallResult | None] = self._loop.create_future()
+        waiter: asyncio.Future[v1.CallResult | None] = self.loop.create_future()
         self._table.admit(call_id, prepared.encoded(call_id, seconds), waiter)
         self._press_on()
-        timer = self._loop.call_later(max(0.0, seconds), _expire, waiter)
+        timer = end_later(waiter, seconds)
         try:
             return await waiter
         finally:
@@ -65,8 +65,7 @@ class AsyncLink:
         """Ends the streams; calls under way, and later ones, raise `why`. Waits for nothing."""
         self._closed = self._closed or why
         for waiter in self._table.abandon_all():
-            if not waiter.done():
-                waiter.set_exception(copy.copy(why))
+            settle(waiter, copy.copy(why))
         for task in self._tasks:
             task.cancel()
 
@@ -87,9 +86,10 @@ class AsyncLink:
             self._start(self._work())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(work, context=Context())
+        context = Context()
+        task = self.loop.create_task(work, context=context)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._tasks.discard, context=context)
         return task
 
     def _give_up(self, call_id: int) -> None:
@@ -100,13 +100,13 @@ class AsyncLink:
     async def _work(self) -> None:
         """Opens a stream if calls still wait for one, and reads it to its end."""
         try:
-            await asyncio.sleep(self._route.pause_seconds(self._loop.time()))
+            await asyncio.sleep(self._route.pause_seconds(self.loop.time()))
         finally:
             self._opening = False
             self._press_on_later()
         if self._closed or not self._table.waiting:
             return
-        stream = _Stream(self._table.open(), self._loop)
+        stream = _Stream(self._table.open(), self.loop)
         self._streams[stream.number] = stream
         end = End(code=grpc.StatusCode.CANCELLED, details="the reader of the link was cancelled")
         try:
@@ -145,13 +145,13 @@ class AsyncLink:
         current = self._table.current == stream.number
         for result in response.results:
             waiter = self._table.answered(stream.number, result.call_id)
-            if waiter is not None and not waiter.done():
-                waiter.set_result(result)
+            if waiter is not None:
+                settle(waiter, result)
         if response.results and current:
             self._route.worked()
         if response.going_away and current:
             self._table.retire(stream.number)
-            self._route.left("going away", now=self._loop.time(), draw=_draw())
+            self._route.left("going away", now=self.loop.time(), draw=_draw())
         self._press_on()
         if self._table.current != stream.number and not self._table.under_way(stream.number):
             stream.finish()
@@ -162,18 +162,17 @@ class AsyncLink:
         del self._streams[stream.number]
         error = None
         if current:
-            error = self._route.failed(end, now=self._loop.time(), draw=_draw())
+            error = self._route.failed(end, now=self.loop.time(), draw=_draw())
         if error:
             for waiter in self._table.abandon_waiting():
-                if not waiter.done():
-                    waiter.set_exception(copy.copy(error))
+                settle(waiter, copy.copy(error))
         self._press_on_later()
 
     def _press_on_later(self) -> None:
         # Not at once: who cancels every task of a loop cancels those that call as well, and then
         # there is nothing to press on with. A closed loop ends its tasks here, too.
-        if not self._loop.is_closed():
-            self._loop.call_soon(self._press_on)
+        if not self.loop.is_closed():
+            self.loop.call_soon(self._press_on)
 
 
 class _Stream:
@@ -218,9 +217,26 @@ class _Stream:
             await self._channel.close()
 
 
-def _expire(waiter: "asyncio.Future[v1.CallResult | None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+def end_later(
+    waiter: "asyncio.Future[v1.CallResult | None]", seconds: float
+) -> asyncio.TimerHandle:
+    """Ends the caller's wait after so many seconds."""
+    # A timer that was cancelled stays in the loop until its time, and would hold the caller's
+    # context, with all that a run keeps there.
+    loop = waiter.get_loop()
+    return loop.call_later(max(0.0, seconds), settle, waiter, None, context=Context())
+
+
+def settle(
+    waiter: "asyncio.Future[v1.CallResult | None]", outcome: v1.CallResult | RouterError | None
+) -> None:
+    """Gives a caller its answer, its error, or None for the end of its time, if it still waits."""
+    if waiter.done():
+        return
+    if isinstance(outcome, RouterError):
+        waiter.set_exception(outcome)
+    else:
+        waiter.set_result(outcome)
 
 
 def _draw() -> float:

@@ -1,7 +1,10 @@
-"""The link of a process' sync calls: one stream, and one worker that opens and reads it.
+"""The link of a whole process: one stream, and one worker that opens and reads it.
+
+It carries all sync calls, and the calls of event loops that have no link of their own: those get
+their answers handed over by the worker.
 
 Owner: `Links`. State is guarded by one lock, which is held for moments and never while anything
-waits; each caller waits on a lock of its own.
+waits; each caller waits on a lock of its own, or on a future of its loop.
 
 Rules: a worker exists for each stream, from the moment at which calls wait for it until it ends,
 and no longer; it is a daemon, so that it never holds up the end of the program. gRPC takes frames
@@ -10,6 +13,7 @@ one frame. A stream that is going away keeps its worker until its last call is a
 next stream has another.
 """
 
+import asyncio
 import copy
 import itertools
 import random
@@ -21,6 +25,7 @@ from typing import Any, Final
 import grpc
 
 from checkpoint_router.client.calls import CallTable, Prepared
+from checkpoint_router.client.loop_link import end_later, settle
 from checkpoint_router.client.route import CHANNEL_OPTIONS, CONNECT, End, Route
 from checkpoint_router.client.target import Target
 from checkpoint_router.core.errors import RouterError
@@ -30,12 +35,12 @@ JOIN_SECONDS_MAX: Final = 2.0
 """How long `close` waits for the workers to end."""
 
 
-class SyncLink:
-    """Carries calls from any worker of this process to a router."""
+class ProcessLink:
+    """Carries calls from any worker, and from any loop, of this process to a router."""
 
     def __init__(self, target: Target) -> None:
         self._lock = threading.Lock()
-        self._table: CallTable[_Waiter] = CallTable()
+        self._table: CallTable[_Caller | _LoopCaller] = CallTable()
         self._route = Route(target)
         self._ids = itertools.count(1)
         self._streams: dict[int, _Stream] = {}
@@ -53,14 +58,9 @@ class SyncLink:
     def call(self, prepared: Prepared, seconds: float) -> v1.CallResult | None:
         """Sends one call and waits for its answer at most so long; None if there was none."""
         call_id = next(self._ids)
-        data = prepared.encoded(call_id, seconds)
-        waiter = _Waiter()
+        waiter = _Caller()
         try:
-            with self._lock:
-                if self._closed:
-                    raise copy.copy(self._closed)
-                self._table.admit(call_id, data, waiter)
-                self._press_on()
+            self._admit(call_id, prepared.encoded(call_id, seconds), waiter)
             waiter.ready.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX)))
         finally:
             if waiter.result is None:
@@ -69,8 +69,21 @@ class SyncLink:
             raise copy.copy(waiter.error)
         return waiter.result
 
-    def close(self, why: RouterError) -> None:
-        """Ends all streams and workers; calls under way, and later ones, raise `why`."""
+    async def acall(self, prepared: Prepared, seconds: float) -> v1.CallResult | None:
+        """As `call`, for a task of the running loop."""
+        call_id = next(self._ids)
+        waiter = _LoopCaller(asyncio.get_running_loop())
+        timer = end_later(waiter.future, seconds)
+        try:
+            self._admit(call_id, prepared.encoded(call_id, seconds), waiter)
+            return await waiter.future
+        finally:
+            timer.cancel()
+            self._give_up(call_id)
+
+    def close(self, why: RouterError, *, wait: bool = True) -> None:
+        """Ends all streams and workers; calls under way, and later ones, raise `why`. With `wait`
+        it returns when the workers have ended."""
         with self._lock:
             self._closed = self._closed or why
             abandoned = self._table.abandon_all()
@@ -80,7 +93,7 @@ class SyncLink:
             stream.cancel()
         for waiter in abandoned:
             waiter.fail(why)
-        limit = time.monotonic() + JOIN_SECONDS_MAX
+        limit = time.monotonic() + (JOIN_SECONDS_MAX if wait else 0)
         for worker in workers:
             if worker is not threading.current_thread():
                 worker.join(max(0.0, limit - time.monotonic()))
@@ -93,6 +106,13 @@ class SyncLink:
             if self._table.sendable(stream.number):
                 stream.signal()
             return frame
+
+    def _admit(self, call_id: int, data: bytes, waiter: "_Caller | _LoopCaller") -> None:
+        with self._lock:
+            if self._closed:
+                raise copy.copy(self._closed)
+            self._table.admit(call_id, data, waiter)
+            self._press_on()
 
     def _press_on(self) -> None:
         """Sees to it that what waits is sent. The lock is held."""
@@ -167,7 +187,7 @@ class SyncLink:
             waiter.answer(result)
 
     def _ended(self, stream: "_Stream", end: End) -> None:
-        refused: list[_Waiter] = []
+        refused: list[_Caller | _LoopCaller] = []
         error: RouterError | None = None
         with self._lock:
             current = self._table.current == stream.number
@@ -184,7 +204,7 @@ class SyncLink:
         stream.close()
 
 
-class _Waiter:
+class _Caller:
     """Where one caller waits, and what it finds there."""
 
     __slots__ = ("error", "ready", "result")
@@ -204,13 +224,35 @@ class _Waiter:
         self.ready.release()
 
 
+class _LoopCaller:
+    """The same for a task: the worker hands the answer to the task's loop."""
+
+    __slots__ = ("_loop", "future")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.future: asyncio.Future[v1.CallResult | None] = loop.create_future()
+
+    def answer(self, result: v1.CallResult) -> None:
+        self._hand_over(result)
+
+    def fail(self, error: RouterError) -> None:
+        self._hand_over(copy.copy(error))
+
+    def _hand_over(self, outcome: v1.CallResult | RouterError) -> None:
+        try:
+            self._loop.call_soon_threadsafe(settle, self.future, outcome)
+        except RuntimeError:  # the loop was closed, and its tasks with it
+            return
+
+
 class _Stream:
     """One channel with one stream on it, and the iterator from which gRPC takes its frames.
 
     A channel for each stream, because the link and not the channel decides when to try again.
     """
 
-    def __init__(self, link: SyncLink, number: int, address: str) -> None:
+    def __init__(self, link: ProcessLink, number: int, address: str) -> None:
         self.number = number
         self.signalled = False
         """Whether the iterator will look for a frame; changed under the link's lock."""
