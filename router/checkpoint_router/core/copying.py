@@ -52,32 +52,38 @@ class Copy:
                 term=segment.token.term,
                 epoch=segment.token.epoch,
             )
-            given = tuple(copied(self._call, e) for e in segment.header.gives_up)
-            header = Header(token=seal(token, self._key), gives_up=given)
+            header = Header(token=seal(token, self._key), gives_up=self._given(segment))
             self._headers[segment.id] = header
         return header
 
     def _base(self, segment: Segment) -> Base | None:
-        left = segment.base_lineage & ~self._source.erased
-        if not left:
+        """The base, or what is left of it: a segment of which nothing is left does not travel,
+        and its own base stands in, cut so that the lineage is the same less what was pruned."""
+        source, base = self._source, segment.token.base
+        left = segment.base_lineage & ~source.erased
+        if base is None or not left:
             return None
-        base = segment.token.base
-        assert base is not None
-        last = max(bits(left), key=self._source.order)
-        cut = base.cut
-        if cut is not None and self._source.erased >> self._source.position(cut) & 1:
-            cut = self._source.entries[last].id
-        at = self._source.segments[base.segment]
-        while not at.mask & ~self._source.erased:
-            below = at.token.base
-            if below is None:
-                at = self._source.segments[self._source.entries[last].id.segment]
-                break
-            at = self._source.segments[below.segment]
+        at, cut = base.segment, base.cut
+        if cut is not None and source.erased >> source.position(cut) & 1:
+            limit = source.order(source.position(cut))
+            below = [p for p in bits(left) if source.order(p) < limit]
+            if not below:
+                return None
+            cut = source.entries[max(below, key=source.order)].id
+        if not source.segments[at].mask & segment.past & ~source.erased:
+            last = source.entries[max(bits(left), key=source.order)].id
+            at, cut = last.segment, cut or last
         return Base(
-            segment=copied(self._call, EventId(at.id, 1)).segment,
+            segment=copied(self._call, EventId(at, 1)).segment,
             cut=None if cut is None else copied(self._call, cut),
         )
+
+    def _given(self, segment: Segment) -> tuple[EventId, ...]:
+        """What the segment gave up, or one in its past did: that one may be gone."""
+        source = self._source
+        landed = segment.closed & ~segment.past & ~source.erased
+        given = {*segment.header.gives_up, *(source.entries[p].id for p in bits(landed))}
+        return tuple(copied(self._call, e) for e in sorted(given))
 
     def _seen(self, segment: Segment) -> Frontier:
         left = segment.past & ~self._source.erased
