@@ -86,7 +86,10 @@ def test_what_a_router_refuses_is_4_with_its_own_words() -> None:
     with stand_in(GetThread=refuse) as target:
         ended = run("thread", "show", "x", "--target", target)
     assert ended.returncode == 4
-    assert ended.stderr.startswith("error: this thread is too large to be drawn at once.\n")
+    assert ended.stderr.splitlines() == [
+        "error: this thread is too large to be drawn at once.",
+        "next:  `checkpoint-router thread history` goes through a large thread page by page.",
+    ]
 
 
 def test_something_else_on_the_port_is_not_taken_for_a_router() -> None:

@@ -81,6 +81,14 @@ def test_serve_refuses_a_storage_and_an_address_that_are_taken(tmp_path: Path) -
     assert "cannot listen on" in beside.stderr
 
 
+def test_serve_refuses_a_storage_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "shard-0.sqlite3").write_bytes(b"not a database, though it is long enough" * 30)
+    said = run("serve", "--storage", f"sqlite:{tmp_path}", "--listen", "127.0.0.1:0")
+    assert said.returncode == 4
+    assert "not a database" in said.stderr
+    assert "checkpoint-router dev" not in said.stderr
+
+
 def test_dev_prints_a_line_that_works_when_it_is_pasted_and_leaves_nothing() -> None:
     with taken_port(7070), started("dev") as (child, line):
         pasted: dict[str, Any] = {}

@@ -7,7 +7,6 @@ import typer
 from checkpoint_router.cli import console
 from checkpoint_router.cli.console import Output
 from checkpoint_router.cli.options import Config, Format, Listen, Storage
-from checkpoint_router.server.settings import load
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -37,6 +36,8 @@ def show(
       checkpoint-router config show --config router.toml --origin
       CHECKPOINT_ROUTER_STORAGE=memory: checkpoint-router config show --origin
     """
+    from checkpoint_router.server.settings import load
+
     loaded = load({"listen": listen, "storage": storage}, file=config)
     values: dict[str, Any] = loaded.settings.model_dump(mode="json")
     if output is Output.JSON:

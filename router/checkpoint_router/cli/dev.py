@@ -12,15 +12,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from checkpoint_router.cli import console
 from checkpoint_router.cli.options import Listen
-from checkpoint_router.server.serve import start, stop
-from checkpoint_router.server.settings import Settings, load
-from checkpoint_router.telemetry import logging
+from checkpoint_router.core.errors import Refused, Unavailable
+
+if TYPE_CHECKING:
+    from checkpoint_router.server.settings import Settings
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 7070
@@ -41,18 +42,32 @@ def dev(
 
     Without --storage everything is kept in a temporary directory, which is removed at the end.
     Without --listen it is 127.0.0.1:7070, or a free port if that one is taken. Ctrl-C ends it.
+    Nothing is taken from the environment.
 
     \b
     Examples:
       checkpoint-router dev
       checkpoint-router dev --storage sqlite:./checkpoints
     """
+    from checkpoint_router.server.settings import load
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Until the router has its own way to end: what was made is removed on these too.
+        signal.signal(number, signal.default_int_handler)
     with _storage(storage) as url:
         flags = {"storage": url, "listen": listen or _address(), "log_level": "warning"}
-        asyncio.run(_run(load(flags, environ={}).settings, storage is None))
+        loaded = load(flags, environ={})
+        try:
+            asyncio.run(_run(loaded.settings, storage is None))
+        except Unavailable as e:
+            raise Refused(e.message, **e.attributes) from None
 
 
-async def _run(settings: Settings, temporary: bool) -> None:
+async def _run(settings: "Settings", temporary: bool) -> None:
+    # Not above: the other commands need no server, and their users wait for every import.
+    from checkpoint_router.server.serve import start, stop
+    from checkpoint_router.telemetry import logging
+
     logging.configure(settings.log_format, settings.log_level)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -24,8 +24,7 @@ from checkpoint_router.cli.options import (
     Timeout,
     link,
 )
-from checkpoint_router.server.diagnose import diagnose
-from checkpoint_router.storage.finding import Finding, Verdict
+from checkpoint_router.server.diagnose import Finding, Verdict, diagnose
 from checkpoint_router.wire.admin import PROTOCOL
 
 _STYLES: Final = {Verdict.GOOD: "green", Verdict.NOTE: "yellow", Verdict.BAD: "bold red"}

@@ -60,6 +60,8 @@ def next_step(error: errors.RouterError) -> str:
                 "stop the router and look at its storage with "
                 "`checkpoint-router doctor --storage sqlite:DIR`."
             )
+        case errors.LimitExceeded() if "field" not in error.attributes:
+            return "`checkpoint-router thread history` goes through a large thread page by page."
         case errors.InvalidArgument():
             return "see the command's --help for what it takes."
         case _:

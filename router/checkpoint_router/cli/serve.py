@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from checkpoint_router.cli.options import Config, Listen, Storage
+from checkpoint_router.core.errors import Refused, Unavailable
 
 
 def serve(
@@ -56,4 +57,8 @@ def serve(
         "bytes_in_flight_max": bytes_in_flight_max,
         "reflection": reflection,
     }
-    raise typer.Exit(run(load(flags, file=config).settings))
+    settings = load(flags, file=config).settings
+    try:
+        raise typer.Exit(run(settings))
+    except Unavailable as e:  # its storage: nobody was there to be unreachable
+        raise Refused(e.message, **e.attributes) from None

@@ -10,6 +10,8 @@ from typing import Final
 from checkpoint_router.core.errors import InvalidArgument
 from checkpoint_router.storage.finding import Finding, Verdict
 
+__all__ = ["Finding", "Verdict", "diagnose"]
+
 _SCHEMES: Final[Mapping[str, str]] = {"sqlite": "checkpoint_router.backends.sqlite.diagnosis"}
 
 
