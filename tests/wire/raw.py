@@ -44,7 +44,8 @@ OPTIONS: Final = (
 
 def error_in(failure: grpc.RpcError) -> RouterError:
     """The error that ended an RPC, from its rich status if it has one."""
-    for key, value in failure.trailing_metadata() or ():
+    trailers: Any = failure.trailing_metadata() or ()
+    for key, value in trailers:
         if key == "grpc-status-details-bin":
             return error_of_status(Status.FromString(value))
     return error_of_code(failure.code().value[0], failure.details() or "")

@@ -169,7 +169,7 @@ BAD_MUTATIONS: dict[str, tuple[tuple[str, Any], type[RouterError], str]] = {
             calls.PruneRequest(
                 tenant="a",
                 request_id=b"r",
-                strategy="PRUNE_STRATEGY_DELETE",
+                strategy=calls.PRUNE_STRATEGY_DELETE,
                 thread_ids=["t"] * MANY,
             ),
         ),

@@ -28,13 +28,14 @@ class Admission:
         self._bytes = 0
         self._streams = 0
         self._tenants: Counter[str] = Counter()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.large_answers = asyncio.Semaphore(limits.LARGE_ANSWERS_MAX)
         """Held while a handler makes an answer that may be as large as a message."""
 
-    @property
-    def streams(self) -> int:
-        """Streams that are open."""
-        return self._streams
+    async def idle(self) -> None:
+        """Returns when no call is under way and no stream is open."""
+        await self._idle.wait()
 
     def take_bytes(self, size: int) -> None:
         """Counts a request of that size until `give_bytes`, with what any call costs besides.
@@ -51,12 +52,14 @@ class Admission:
                 **{RETRY_AFTER_MS: str(RETRY_AFTER_BUSY_MS)},
             )
         self._bytes += size
+        self._idle.clear()
         metrics.bytes_in_flight.add(size)
 
     def give_bytes(self, size: int) -> None:
         """Ends what `take_bytes` began."""
         size += limits.CALL_BYTES
         self._bytes -= size
+        self._look()
         metrics.bytes_in_flight.add(-size)
 
     @contextmanager
@@ -65,11 +68,13 @@ class Admission:
         if self._streams >= limits.STREAMS_MAX:
             raise _full("this router", self._streams, limits.STREAMS_MAX)
         self._streams += 1
+        self._idle.clear()
         metrics.streams.add(1)
         try:
             yield
         finally:
             self._streams -= 1
+            self._look()
             metrics.streams.add(-1)
 
     def take_tenant(self, tenant: str) -> None:
@@ -83,6 +88,10 @@ class Admission:
         self._tenants[tenant] -= 1
         if not self._tenants[tenant]:
             del self._tenants[tenant]
+
+    def _look(self) -> None:
+        if not self._bytes and not self._streams:
+            self._idle.set()
 
 
 def _full(who: str, held: int, limit: int) -> Overloaded:

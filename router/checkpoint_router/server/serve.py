@@ -35,6 +35,9 @@ from checkpoint_router.telemetry import logging, names
 CLOSE_SECONDS: Final = 1.0
 """Of the time to drain, kept for closing the storage."""
 
+FLUSH_SECONDS: Final = 0.2
+"""For answers that are made but not yet sent, when nothing else is under way."""
+
 OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", limits.MESSAGE_BYTES_MAX),
@@ -58,6 +61,7 @@ class Running:
 
     server: grpc.aio.Server
     engine: Engine
+    admission: Admission
     streams: Streams
     health: health.HealthServicer
     address: str
@@ -83,7 +87,8 @@ async def start(settings: Settings) -> Running:
 
 
 async def _answering(settings: Settings, engine: Engine) -> Running:
-    router = Router(engine=engine, admission=Admission(bytes_max=settings.bytes_in_flight_max))
+    admission = Admission(bytes_max=settings.bytes_in_flight_max)
+    router = Router(engine=engine, admission=admission)
     streams = Streams(router, stall_seconds=settings.stream_stall_seconds)
     server = grpc.aio.server(options=OPTIONS)
     _register(server, router, streams)
@@ -103,7 +108,7 @@ async def _answering(settings: Settings, engine: Engine) -> Running:
     for service in ("", names.SERVICE, names.ADMIN_SERVICE):
         await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
     host = settings.listen.rpartition(":")[0]
-    return Running(server, engine, streams, servicer, f"{host}:{port}")
+    return Running(server, engine, admission, streams, servicer, f"{host}:{port}")
 
 
 def _register(server: grpc.aio.Server, router: Router, streams: Streams) -> None:
@@ -118,12 +123,26 @@ def _register(server: grpc.aio.Server, router: Router, streams: Streams) -> None
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
 
 
-async def stop(running: Running, seconds: float) -> None:
-    """Ends the router within `seconds`, in the order that this module's docstring gives."""
+async def stop(running: Running, seconds: float) -> bool:
+    """Ends the router within `seconds`, in the order that this module's docstring gives.
+
+    Returns whether calls had to be cut off.
+    """
     await running.health.enter_graceful_shutdown()
     running.streams.leave()
-    await running.server.stop(max(seconds - CLOSE_SECONDS, seconds / 2))
+    patience = max(seconds - CLOSE_SECONDS, seconds / 2)
+    stopping = asyncio.create_task(running.server.stop(patience))
+    cut_off = False
+    try:
+        async with asyncio.timeout(patience):
+            await running.admission.idle()
+    except TimeoutError:
+        cut_off = True
+    # Whoever watches the health has an open call too, and would hold this up to the end.
+    await running.server.stop(FLUSH_SECONDS)
+    await stopping
     await running.engine.close()
+    return cut_off
 
 
 async def serve(settings: Settings) -> None:
@@ -148,10 +167,14 @@ async def serve(settings: Settings) -> None:
     sys.stdout.write(f"listening on {running.address}\n")
     sys.stdout.flush()
     await ending.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # One is enough: a second one, when the loop has let go of it, would spoil the exit code.
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
     begun = time.monotonic()
     log.info("stopping", seconds_max=settings.drain_seconds)
-    await stop(running, settings.drain_seconds)
-    log.info("stopped", seconds=round(time.monotonic() - begun, 3))
+    cut_off = await stop(running, settings.drain_seconds)
+    log.info("stopped", seconds=round(time.monotonic() - begun, 3), cut_off=cut_off)
 
 
 def run(settings: Settings) -> int:

@@ -6,6 +6,8 @@ Owner: one `Connection` for each open stream; its calls are tasks of it and end 
   client does not read: the transport's flow control then slows the client, and memory stays.
 * What is ready when the loop comes round goes out in one frame. There is no timer that waits for
   more.
+* A client that does not read loses its calls and answers: one frame stays until it reads on and
+  learns why, or its connection ends. (gRPC ends no stream while a message waits to be sent.)
 * A frame that cannot be understood ends this stream with a status that says why, and no other.
 * When the router stops: `going_away` is sent, nothing more is read, calls under way are answered.
 """
@@ -53,10 +55,11 @@ class Connection:
         self._reading = True
         self._leaving = False
         self._said_so = False
-        self._task: asyncio.Task[Any] | None = None
+        self._reader: asyncio.Task[None] | None = None
         self._writing_until: float | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
-        self._stalled = False
+        self.stalled = asyncio.Event()
+        """Set when the client has left an answer unread for too long."""
         self._writer_wakes = asyncio.Event()
         self._reader_wakes = asyncio.Event()
 
@@ -67,17 +70,14 @@ class Connection:
 
     async def run(self) -> None:
         """Serves the stream to its end. Raises RouterError, naming what was wrong."""
-        self._task = asyncio.current_task()
-        reader = asyncio.create_task(self._read())
+        self._reader = reader = asyncio.create_task(self._read())
         try:
             await self._write(reader)
         finally:
-            reader.cancel()
             reader.add_done_callback(_seen)
+            self._drop()
             if self._stall_timer is not None:
                 self._stall_timer.cancel()
-            for task in self._under_way.values():
-                task.cancel()
             if self._tenant is not None:
                 self._router.admission.give_tenant(self._tenant)
 
@@ -254,16 +254,13 @@ class Connection:
         self._writing_until = loop.time() + self._stall_seconds
         if self._stall_timer is None:
             self._stall_timer = loop.call_at(self._writing_until, self._look, loop)
-        try:
-            await self._context.write(frame)
-        except asyncio.CancelledError:
-            if not self._stalled:
-                raise
+        await self._context.write(frame)
+        self._writing_until = None
+        if self.stalled.is_set():
             raise DeadlineExceeded(
                 f"the client did not read its answers for {self._stall_seconds:.3g} s. Read the "
                 f"stream while calls are under way."
-            ) from None
-        self._writing_until = None
+            )
         self._reader_wakes.set()
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -273,9 +270,18 @@ class Connection:
         self._stall_timer = None
         if until is not None and loop.time() < until:
             self._stall_timer = loop.call_at(until, self._look, loop)
-        elif until is not None and self._task is not None:
-            self._stalled = True
-            self._task.cancel()
+        elif until is not None:
+            _log.warning("stream stalled", peer=self._peer, seconds=self._stall_seconds)
+            self.stalled.set()
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+        for task in self._under_way.values():
+            task.cancel()
+        self._ready.clear()
+        self._ready_bytes = 0
 
     def _wake(self) -> None:
         self._writer_wakes.set()

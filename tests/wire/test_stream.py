@@ -1,0 +1,249 @@
+"""The stream: out of order, within limits, and no client's trouble but its own."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from checkpoint_router.core import limits
+from checkpoint_router.core.errors import DeadlineExceeded
+from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.core.records import Kind
+from checkpoint_router.engine.engine import Engine
+from checkpoint_router.server.admission import Admission
+from checkpoint_router.server.calls import Router
+from checkpoint_router.server.stream import Connection
+from checkpoint_router.storage.open import storage_from_url
+from checkpoint_router.testing import RunningRouter, running_router
+from checkpoint_router.v1 import checkpoint_service_pb2 as calls
+from checkpoint_router.wire import requests
+from checkpoint_router.wire.events import fill_blobs
+
+from .raw import (
+    OPTIONS,
+    SECONDS,
+    SERVICE,
+    Stream,
+    ask_unary,
+    blob,
+    call_of,
+    first_event,
+    put_request,
+    read,
+    waiting_put,
+)
+
+MEMORY_MIB_MAX = 500
+"""Of a router whose client asks for 2 GiB and reads nothing."""
+
+
+def get(thread: str = "t", call_id: int = 1) -> calls.Call:
+    return call_of("get_tuple", calls.GetTupleRequest(tenant="acme", thread_id=thread), call_id)
+
+
+def peak_mib(pid: int) -> int:
+    """The most memory that the process ever had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
+
+
+def test_a_call_that_waits_does_not_hold_up_the_next_one(
+    router: RunningRouter, thread: ThreadKey, segment: bytes
+) -> None:
+    waits = waiting_put(thread, read(router.address, thread), segment)
+    with Stream(router.address) as stream:
+        stream.call(call_of("put", waits, 1), get(call_id=2))
+        assert stream.next().call_id == 2
+        late = stream.next()
+        assert (late.call_id, late.error.reason) == (1, "STALE")
+
+
+def test_many_calls_in_a_frame_are_each_answered_once(router: RunningRouter) -> None:
+    with Stream(router.address) as stream:
+        for first in range(1, 641, 64):
+            stream.call(*(get(call_id=n) for n in range(first, first + 64)))
+        stream.finish()
+        ids = [result.call_id for result in stream.results()]
+    assert sorted(ids) == list(range(1, 641))
+
+
+def test_a_cancelled_call_gets_no_answer_and_the_stream_ends_well(
+    router: RunningRouter, thread: ThreadKey, segment: bytes
+) -> None:
+    waits = waiting_put(thread, read(router.address, thread), segment)
+    with Stream(router.address) as stream:
+        stream.call(call_of("put", waits, 1))
+        stream.send(
+            calls.ConnectRequest(calls=[get(call_id=2)], cancelled=[1, 77]).SerializeToString()
+        )
+        stream.finish()
+        assert [result.call_id for result in stream.results()] == [2]
+
+
+def test_a_call_ends_at_its_own_time_limit(
+    router: RunningRouter, thread: ThreadKey, segment: bytes
+) -> None:
+    waits = waiting_put(thread, read(router.address, thread), segment)
+    with Stream(router.address) as stream:
+        stream.call(call_of("put", waits, 1, timeout_ms=1))
+        assert stream.next().error.reason in {"DEADLINE_EXCEEDED", "STALE"}
+
+
+@pytest.fixture
+def impatient_router() -> Iterator[RunningRouter]:
+    """A router that soon gives up on a client that does not read."""
+    with running_router(env={"CHECKPOINT_ROUTER_STREAM_STALL_SECONDS": "1"}) as router:
+        yield router
+
+
+@pytest.fixture
+def small_router() -> Iterator[RunningRouter]:
+    """A router that can hold few bytes."""
+    with running_router(env={"CHECKPOINT_ROUTER_BYTES_IN_FLIGHT_MAX": str(limits.MIB)}) as router:
+        yield router
+
+
+def test_a_client_that_never_reads_costs_little_memory_and_in_the_end_its_stream(
+    impatient_router: RunningRouter, thread: ThreadKey, segment: bytes
+) -> None:
+    address = impatient_router.address
+    value = blob(bytes(limits.BLOB_BYTES_MAX))
+    blobs = calls.PutBlobsRequest()
+    requests.fill_put_blobs(blobs, thread, 1, [value])
+    ask_unary(address, "put_blobs", blobs)
+    seen = read(address, thread)
+    ask_unary(address, "put", put_request(thread, first_event(seen, segment, value.hash)))
+    with Stream(address) as idle, Stream(address) as well_behaved:
+        for first in range(1, 129, 64):
+            idle.call(*(get(thread.thread, n) for n in range(first, first + 64)))
+        call_id = 0
+        while "stream stalled" not in impatient_router.log_text():
+            call_id += 1
+            well_behaved.call(get("other", call_id))
+            assert well_behaved.next().get_tuple.token
+        with pytest.raises(DeadlineExceeded, match="did not read its answers"):
+            list(idle.results())
+    assert peak_mib(impatient_router.pid) < MEMORY_MIB_MAX
+    assert "Traceback" not in impatient_router.log_text()
+
+
+def test_more_bytes_than_a_router_may_hold_are_refused_with_a_time_to_come_back(
+    small_router: RunningRouter, thread: ThreadKey, segment: bytes
+) -> None:
+    seen = read(small_router.address, thread)
+    waits = waiting_put(thread, seen, segment)
+    fill_blobs(waits.blobs, [blob(bytes(600_000))])
+    with Stream(small_router.address) as stream:
+        stream.call(call_of("put", waits, 1))
+        stream.call(call_of("put", waits, 2))
+        refused = stream.next()
+        assert (refused.call_id, refused.error.reason) == (2, "OVERLOADED")
+        assert int(refused.error.metadata["retry_after_ms"]) > 0
+        assert stream.next().call_id == 1
+        stream.call(get(call_id=3))
+        assert stream.next().get_tuple.token
+
+
+async def test_a_tenant_with_too_many_streams_is_refused_and_another_is_not(
+    router: RunningRouter,
+) -> None:
+    limit = limits.STREAMS_PER_TENANT_MAX
+    # Two connections: one may not carry more streams than a tenant may have.
+    options = OPTIONS
+    async with (
+        grpc.aio.insecure_channel(router.address, options=options) as one,
+        grpc.aio.insecure_channel(router.address, options=options) as two,
+    ):
+        open_: list[Any] = []
+        for n in range(limit + 2):
+            channel = one if n % 2 else two
+            stream: Any = channel.stream_stream(f"{SERVICE}Connect")(timeout=SECONDS)
+            tenant = "crowd" if n <= limit else "alone"
+            request = calls.GetTupleRequest(tenant=tenant, thread_id="t")
+            frame = calls.ConnectRequest(calls=[call_of("get_tuple", request)])
+            await stream.write(frame.SerializeToString())
+            open_.append(stream)
+        reasons = []
+        for stream in open_:
+            answer = calls.ConnectResponse.FromString(await stream.read())
+            reasons.append(answer.results[0].error.reason)
+        for stream in open_:
+            stream.cancel()
+    assert sorted(reasons) == [""] * (limit + 1) + ["OVERLOADED"]
+    assert reasons[-1] == ""
+
+
+class Flood:
+    """Stands in for a client whose frames come faster than any socket brings them, and who reads
+    nothing: what a real transport would slow down on its own."""
+
+    def __init__(self, frames: list[bytes]) -> None:
+        self.frames = deque(frames)
+        self.reads_on = asyncio.Event()
+
+    def peer(self) -> str:
+        return "flood"
+
+    async def read(self) -> Any:
+        return self.frames.popleft() if self.frames else grpc.aio.EOF
+
+    async def write(self, frame: bytes) -> None:
+        await self.reads_on.wait()
+
+
+async def left_of_a_flood(engine: Engine, frames: list[bytes]) -> int:
+    """Frames that a router leaves unread when a client sends these and reads nothing."""
+    flood: Any = Flood(frames)
+    router = Router(engine=engine, admission=Admission())
+    connection = Connection(router, flood, stall_seconds=2)
+    stream = asyncio.create_task(connection.run())
+    async with asyncio.timeout(SECONDS):
+        await connection.stalled.wait()
+    flood.reads_on.set()
+    with pytest.raises(DeadlineExceeded):
+        await stream
+    return len(flood.frames)
+
+
+@pytest.fixture
+async def engine() -> Engine:
+    """An engine in this process."""
+    made = Engine(storage_from_url("memory:"), now_ms=lambda: 1, version="test")
+    await made.open()
+    return made
+
+
+async def test_a_stream_is_not_read_on_while_its_calls_wait(
+    engine: Engine, thread: ThreadKey, segment: bytes
+) -> None:
+    seen = await engine.get_tuple(thread, "", None, None, deadline=float("inf"))
+    waits = waiting_put(thread, seen, segment)
+    per_frame = limits.FRAME_CALLS_MAX
+    frames = [
+        calls.ConnectRequest(
+            calls=[call_of("put", waits, n) for n in range(first, first + per_frame)]
+        ).SerializeToString()
+        for first in range(0, 100 * per_frame, per_frame)
+    ]
+    # The calls of a few frames give up and make room for those of the next before the stream ends.
+    assert await left_of_a_flood(engine, frames) > 75
+
+
+async def test_a_stream_is_not_read_on_while_its_answers_are_not_read(
+    engine: Engine, thread: ThreadKey, segment: bytes
+) -> None:
+    seen = await engine.get_tuple(thread, "", None, None, deadline=float("inf"))
+    request = put_request(thread, first_event(seen, segment))
+    request.event.checkpoint.body.data = bytes(limits.MIB)
+    _, event, digest, blobs = requests.put_of(request, Kind.CHECKPOINT)
+    await engine.put(thread, event, digest, blobs, deadline=float("inf"))
+    question = calls.GetTupleRequest(tenant=thread.tenant, thread_id=thread.thread)
+    frames = [
+        calls.ConnectRequest(calls=[call_of("get_tuple", question, n)]).SerializeToString()
+        for n in range(400)
+    ]
+    assert await left_of_a_flood(engine, frames) > 300
