@@ -107,11 +107,9 @@ class Threads:
             state.changed()
 
     def _make_room(self) -> None:
-        if self._events <= self._events_max:
-            return
-        for thread, state in list(self._states.items()):
-            if not state.users:
-                self._events -= state.counted
-                del self._states[thread]
-                if self._events <= self._events_max:
-                    return
+        while self._events > self._events_max:
+            # Not over a copy: there may be tens of thousands, and one use makes room for one.
+            unused = next((t for t, state in self._states.items() if not state.users), None)
+            if unused is None:
+                return
+            self._events -= self._states.pop(unused).counted
