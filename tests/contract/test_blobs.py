@@ -140,3 +140,24 @@ async def test_concurrent_puts_of_the_same_values_store_them_once(storage: Stora
     assert (await read_all(storage, [x.hash for x in blobs])).found == {
         x.hash: x.value for x in blobs
     }
+
+
+async def test_records_come_with_the_values_that_they_name(storage: Storage) -> None:
+    first, second, third = (b.new_blob(f"value {i}" * 100) for i in range(3))
+    one = b.append(b.checkpoint_event("s", 1, checkpoint_id="c1", blobs=[first, second]),
+                   blobs=[first, second])  # fmt: skip
+    two = b.append(
+        b.checkpoint_event("s", 2, checkpoint_id="c2", blobs=[second, third]), blobs=[third]
+    )
+    await stored(storage, one)
+    await stored(storage, two)
+    ids = [one.entry.id, two.entry.id]
+    read = await storage.records(b.THREAD, 1, ids, 1 << 40)
+    assert read.events == await storage.events(b.THREAD, 1, ids)
+    assert read.blobs.found == {x.hash: x.value for x in (first, second, third)}
+    assert read.blobs.rest == ()
+    # The first one always, the others as far as they fit.
+    read = await storage.records(b.THREAD, 1, ids, 1)
+    assert set(read.blobs.found) == {first.hash}
+    assert read.blobs.rest == (second.hash, third.hash)
+    assert (await storage.records(b.THREAD, 2, ids, 1)).events == {}

@@ -91,9 +91,19 @@ class Reading:
             clock = self._engine.clock(history)
             if shown is None:
                 return ReadAnswer(tuple=None, blobs=(), clock=clock, token=token)
-            (found,) = await self.tuples(history, [shown])
-            hashes = blobs_of([found]) if with_blobs else ()
-            blobs = await self.values(history, hashes)
+            budget = limits.INLINE_BLOBS_BYTES_MAX
+            ids = (shown.checkpoint.id, *shown.writes)
+            if not with_blobs:
+                (found,) = await self.tuples(history, [shown])
+                return ReadAnswer(tuple=found, blobs=(), clock=clock, token=token)
+            storage = self._engine.storage
+            records = await storage.records(thread, history.gen, ids, budget)
+            (found,) = await self.tuples(history, [shown], self.unpacked(ids, records.events))
+            read = records.blobs
+            blobs = {h: read.found[h] for h in blobs_of([found]) if h in read.found}
+            # What stood under its version alone is not among what the records name.
+            other = [h for h in blobs_of([found]) if h not in read.found and h not in read.rest]
+            blobs |= await self.values(history, other)
             return ReadAnswer(tuple=found, blobs=tuple(blobs.items()), clock=clock, token=token)
 
         return await self.steadily(thread, once)
@@ -200,9 +210,14 @@ class Reading:
             self._engine.key,
         )
 
-    async def tuples(self, history: History, shown: Sequence[Shown]) -> list[CheckpointTuple]:
-        """The tuples of what is shown, in order."""
-        loaded = await self.load(history, shown)
+    async def tuples(
+        self,
+        history: History,
+        shown: Sequence[Shown],
+        events: Mapping[EventId, Event] | None = None,
+    ) -> list[CheckpointTuple]:
+        """The tuples of what is shown, in order; from `events` if they were read already."""
+        loaded = await self.load(history, shown, events)
         return [
             CheckpointTuple(
                 ns=s.checkpoint.ns,
@@ -216,10 +231,16 @@ class Reading:
             for s, one in zip(shown, loaded, strict=True)
         ]
 
-    async def load(self, history: History, shown: Sequence[Shown]) -> list[Loaded]:
+    async def load(
+        self,
+        history: History,
+        shown: Sequence[Shown],
+        events: Mapping[EventId, Event] | None = None,
+    ) -> list[Loaded]:
         """Records and folded writes of what is shown, values by version resolved."""
-        ids = [i for s in shown for i in (s.checkpoint.id, *s.writes)]
-        events = await self.events(history, ids)
+        if events is None:
+            ids = [i for s in shown for i in (s.checkpoint.id, *s.writes)]
+            events = await self.events(history, ids)
         out = []
         for s in shown:
             checkpoint = events[s.checkpoint.id].content
@@ -237,10 +258,15 @@ class Reading:
         """Events by id. Raises Vanished if one is gone."""
         wanted = tuple(dict.fromkeys(ids))
         stored = await self._engine.storage.events(history.thread, history.gen, wanted)
-        for id in wanted:
+        return self.unpacked(wanted, stored)
+
+    @staticmethod
+    def unpacked(ids: Sequence[EventId], stored: Mapping[EventId, bytes]) -> dict[EventId, Event]:
+        """Events by id. Raises Vanished if one was not stored."""
+        for id in ids:
             if id not in stored:
                 raise Vanished(f"event {id}")
-        return {i: unpack_event(stored[i]) for i in wanted}
+        return {i: unpack_event(stored[i]) for i in ids}
 
     async def values(self, history: History, hashes: Sequence[bytes]) -> Mapping[bytes, Typed]:
         """Values by hash, as far as one message goes. Raises Vanished if one is gone."""

@@ -26,8 +26,10 @@ from checkpoint_router.storage.port import (
     MissingBlobs,
     MissingEvents,
     OtherGeneration,
+    Records,
     Stored,
     ThreadImage,
+    named,
 )
 
 
@@ -148,6 +150,13 @@ class MemoryStorage:
                 return Blobs(found=found, rest=tuple(asked[position:]))
             found[hash] = stored[hash]
         return Blobs(found=found, rest=())
+
+    async def records(
+        self, thread: ThreadKey, gen: int, ids: Sequence[EventId], budget_bytes: int
+    ) -> Records:
+        events = await self.events(thread, gen, ids)
+        blobs = await self.blobs(thread, gen, named(events.values()), budget_bytes)
+        return Records(events=events, blobs=blobs)
 
     async def blob_sizes(
         self, thread: ThreadKey, gen: int, hashes: Sequence[bytes]

@@ -7,14 +7,14 @@ nothing happened for a passing cause (full disk, lost connection), `DataLoss` na
 record where stored bytes are gone or fail their checksum, and touch no other thread by failing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.clock import Ranges
 from checkpoint_router.core.ids import Dot, EventId, SegmentId, ThreadKey
-from checkpoint_router.core.records import Entry, Typed
+from checkpoint_router.core.records import Entry, Typed, unpack_event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,14 @@ class Blobs:
     """Asked for and stored, but beyond the budget. What is neither here nor found is absent."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """Events that were read, with the values that they name."""
+
+    events: Mapping[EventId, bytes]
+    blobs: Blobs
+
+
 Appended = Stored | Duplicate | MissingBlobs | MissingEvents | OtherGeneration
 
 
@@ -116,6 +124,11 @@ class Facts:
     alarms: tuple[str, ...] = ()
     """What is wrong, if anything, and what to do about it."""
     details: Mapping[str, str] = field(default_factory=dict)
+
+
+def named(events: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Hashes of the values that these events name, each once, in order."""
+    return tuple(dict.fromkeys(h for packed in events for h in unpack_event(packed).blobs()))
 
 
 class Storage(Protocol):
@@ -172,6 +185,11 @@ class Storage(Protocol):
     ) -> Blobs:
         """Values by hash, rebuilt and verified against their hash, in the order asked until
         `budget_bytes` are used up (the first one always). A broken one raises DataLoss."""
+
+    async def records(
+        self, thread: ThreadKey, gen: int, ids: Sequence[EventId], budget_bytes: int
+    ) -> Records:
+        """As `events`, then as `blobs` for what they name, in one snapshot and one journey."""
 
     async def blob_sizes(
         self, thread: ThreadKey, gen: int, hashes: Sequence[bytes]

@@ -28,6 +28,7 @@ from checkpoint_router.storage.port import (
     Blobs,
     Erase,
     Facts,
+    Records,
     ThreadImage,
 )
 
@@ -190,6 +191,13 @@ class SqliteStorage:
     ) -> Blobs:
         return await self._read(
             lambda c: reader.blobs(c, thread, gen, hashes, budget_bytes), thread, "its values"
+        )
+
+    async def records(
+        self, thread: ThreadKey, gen: int, ids: Sequence[EventId], budget_bytes: int
+    ) -> Records:
+        return await self._read(
+            lambda c: reader.records(c, thread, gen, ids, budget_bytes), thread, "its values"
         )
 
     async def blob_sizes(

@@ -14,7 +14,7 @@ from checkpoint_router.core.errors import DataLoss
 from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey
 from checkpoint_router.core.records import Entry, Typed, unpack_entry
 from checkpoint_router.storage.codec import lost, open_envelope
-from checkpoint_router.storage.port import Blobs, ThreadImage
+from checkpoint_router.storage.port import Blobs, Records, ThreadImage, named
 
 _THREAD = (
     "SELECT th.id, th.gen FROM thread th JOIN tenant tn ON tn.id = th.tenant"
@@ -113,6 +113,20 @@ def blobs(
         assert value is not None, "sizes and values are of one snapshot"
         found[hash] = value
     return Blobs(found=found, rest=())
+
+
+def records(
+    conn: sqlite3.Connection,
+    thread: ThreadKey,
+    gen: int,
+    ids: Sequence[EventId],
+    budget_bytes: int,
+) -> Records:
+    """See `Storage.records`."""
+    found = events(conn, thread, gen, ids)
+    return Records(
+        events=found, blobs=blobs(conn, thread, gen, named(found.values()), budget_bytes)
+    )
 
 
 def blob_sizes(
