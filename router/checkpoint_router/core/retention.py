@@ -2,7 +2,8 @@
 
 A kept checkpoint needs its own writes, the ancestors from which its delta channels are rebuilt
 (back to a stored value of each), and the checkpoints that hold a value which it names by version
-alone. Unresolved losers of conflicts are kept like heads.
+alone; so do these in turn, since they are shown. Unresolved losers of conflicts are kept as heads
+are.
 """
 
 from collections.abc import Callable, Iterable
@@ -68,45 +69,95 @@ def removable(history: History, wanted: int, needs: NeedsOf) -> int:
 
 def _closure(history: History, roots: Iterable[int], needs: NeedsOf) -> int:
     roots = list(roots)
-    kept = _ancestors(history, roots, needs)
-    for position in roots:
-        kept |= 1 << position
+    kept = 0
+    while roots:
+        kept |= _ancestors(history, roots, needs)
+        for position in roots:
+            kept |= 1 << position
+        roots = [p for p in _shown_instead(history, kept) if not kept >> p & 1]
     for position in bits(kept):
         entry = history.entries[position]
         kept |= history.writes.get((entry.ns, entry.checkpoint_id), 0)
     return kept
 
 
+def _shown_instead(history: History, kept: int) -> Iterable[int]:
+    """Where an id was put more than once: the event that a read of it shows. Without it the
+    read would show an older one."""
+    for position in bits(kept):
+        entry = history.entries[position]
+        name = entry.ns, entry.checkpoint_id
+        if (history.checkpoints[name] & ~history.erased).bit_count() > 1:
+            shown = view.by_id(history, *name)
+            if shown is not None:
+                yield history.position(shown.checkpoint.id)
+
+
 def _ancestors(history: History, roots: Iterable[int], needs: NeedsOf) -> int:
-    """Checkpoints from which delta channels and values by version of `roots` are rebuilt."""
+    """Checkpoints from which delta channels and values by version of `roots` are rebuilt, and
+    those from which these are, since what is kept is shown."""
     kept = 0
-    for root in roots:
-        wanted = needs(root)
-        versions = set(wanted.by_version)
-        channels = set(wanted.delta_channels - wanted.stored)
-        at, walked = root, 1 << root
-        while channels or versions:
-            parent = _parent(history, at, walked)
-            if parent is None:
-                break
-            walked |= 1 << parent
-            here = needs(parent)
-            kept |= 1 << parent
-            channels -= here.stored
-            versions -= here.holds
-            at = parent
+    known: dict[int, Needs] = {}
+    followed: dict[int, frozenset[str]] = {}
+    """Channels that were looked for above a checkpoint already."""
+    shown = list(roots)
+    above: list[tuple[int, frozenset[str]]] = []
+    while shown or above:
+        if shown:
+            position = shown.pop()
+            if position in followed:
+                continue
+            here = known.setdefault(position, needs(position))
+            followed[position] = frozenset()
+            above.append((position, here.delta_channels - here.stored))
+            found = _holders(history, position, here.by_version, needs)
+        else:
+            position, wanted = above.pop()
+            channels = wanted - followed.get(position, frozenset())
+            followed[position] = followed[position] | channels
+            found = _parents(history, position) if channels else []
+            for parent in found:
+                if parent not in known:
+                    known[parent] = needs(parent)
+                above.append((parent, channels - known[parent].stored))
+        shown += found
+        for position in found:
+            kept |= 1 << position
     return kept
 
 
-def _parent(history: History, position: int, walked: int) -> int | None:
+def _holders(
+    history: History, position: int, versions: frozenset[tuple[str, object]], needs: NeedsOf
+) -> list[int]:
+    """Where values that a checkpoint names by version alone stand: on its own lineage, and on
+    the one that it is shown on. Not only its ancestors: a copy of a step skips its parent."""
+    if not versions:
+        return []
     entry = history.entries[position]
-    if not entry.parent_id:
-        return None
-    mask = history.checkpoints.get((entry.ns, entry.parent_id), 0) & ~history.erased & ~walked
-    if not mask:
-        return None
-    own = history.lineage(entry.id.segment).mask & mask
-    return max(bits(own or mask), key=history.order)
+    lineages = [history.lineage(entry.id.segment)]
+    shown = view.by_id(history, entry.ns, entry.checkpoint_id)
+    if shown is not None and shown.checkpoint.id == entry.id:
+        lineages.append(shown.lineage)
+    found: list[int] = []
+    for lineage in lineages:
+        left = set(versions)
+        for earlier in view.earlier(history, lineage, entry):
+            at = history.position(earlier.id)
+            holds = left & needs(at).holds
+            if holds:
+                found.append(at)
+                left -= holds
+            if not left:
+                break
+    return found
+
+
+def _parents(history: History, position: int) -> list[int]:
+    """Every event of the parent's name: which of them is read depends on who reads."""
+    entry = history.entries[position]
+    if not entry.parent_id or entry.parent_id == entry.checkpoint_id:
+        return []
+    return list(bits(history.checkpoints.get((entry.ns, entry.parent_id), 0) & ~history.erased))
 
 
 def _call_of_a_pruned_root(
