@@ -117,7 +117,11 @@ class Operations:
         encoded = encode(run)
         if run is None:
             run = yield from self._read_first(names)
-        event = yield from self._store(run, names, cid, "", encoded, again=lambda: encode(None))
+        try:
+            event = yield from self._store(run, names, cid, "", encoded, again=lambda: encode(None))
+        except ThreadDeleted as refused:
+            run = yield from self._anew(run, names, refused)
+            event = yield from self._store(run, names, cid, "", encode(None), again=None)
         assert isinstance(event.content, Checkpoint)
         self._learn(run, names.ns, event.content)
         self.sessions.bind(run, names.ns, cid)
@@ -152,7 +156,11 @@ class Operations:
         run = self._writer(names)
         if run is None:
             run = yield from self._read_first(names)
-        yield from self._store(run, names, names.checkpoint_id, task_id, encoded, again=None)
+        try:
+            yield from self._store(run, names, names.checkpoint_id, task_id, encoded, again=None)
+        except ThreadDeleted as refused:
+            run = yield from self._anew(run, names, refused)
+            yield from self._store(run, names, names.checkpoint_id, task_id, encoded, again=None)
         self.sessions.bind(run, names.ns, names.checkpoint_id)
 
     def _writer(self, names: Names) -> Run | None:
@@ -162,11 +170,27 @@ class Operations:
 
     def _read_first(self, names: Names) -> Operation[Run]:
         """A call without a token reads before it writes, so that it has one."""
-        answer = yield from self._read(names._replace(checkpoint_id=None), with_blobs=False)
-        opened = self._writer(names)  # by another call that had to read first, meanwhile
+        plain = names._replace(
+            checkpoint_id=None, configurable={**names.configurable, "checkpoint_id": None}
+        )
+        memory = self.sessions.thread(names.thread)
+        before = memory.last
+        answer = yield from self._read(plain, with_blobs=False)
+        # Another call that had to read first, meanwhile, has made the run of both.
+        opened = memory.last
+        if opened is None or opened is before or opened.by_id:
+            opened = self._writer(names)
         if opened is not None:
             return opened
-        return self.sessions.opened(names.thread, names.configurable, answer.token, answer.clock)
+        return self.sessions.opened(names.thread, plain.configurable, answer.token, answer.clock)
+
+    def _anew(self, run: Run, names: Names, refused: ThreadDeleted) -> Operation[Run]:
+        """A new run for a write whose thread turned out to be deleted, if the old one was merely
+        remembered here; a run of the caller's own is told."""
+        if not self.sessions.merely_remembered(names.configurable):
+            raise refused
+        self.sessions.forget(names.thread, deleted_gen=run.gen)
+        return (yield from self._read_first(names))
 
     def _store(
         self, run: Run, names: Names, cid: str, task_id: str, encoded: Encoded, *, again: Any

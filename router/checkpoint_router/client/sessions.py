@@ -91,17 +91,26 @@ class Run:
 
     __slots__ = (
         "_acknowledged", "_blobs", "_carried", "_header_known", "_lock", "_next", "_values",
-        "gen", "memory", "owner", "pid", "segment", "thread", "token",
+        "by_id", "gen", "memory", "owner", "pid", "segment", "thread", "token",
     )  # fmt: skip
 
     def __init__(
-        self, owner: "Sessions", thread: str, memory: ThreadMemory, token: bytes, gen: int
+        self,
+        owner: "Sessions",
+        thread: str,
+        memory: ThreadMemory,
+        token: bytes,
+        gen: int,
+        *,
+        by_id: bool,
     ) -> None:
         self.owner = owner
         self.thread = thread
         self.memory = memory
         self.token = token
         self.gen = gen
+        self.by_id = by_id
+        """The read named a checkpoint: the run goes on from there, and from nowhere else."""
         self.pid = os.getpid()
         self.segment: SegmentId | None = None
         self._next = 1
@@ -266,7 +275,8 @@ class Sessions:
         run = self._of_context(thread, configurable)
         if run is not None:
             return run
-        run = Run(self, thread, memory, token, clock.gen)
+        by_id = bool(configurable.get("checkpoint_id"))
+        run = Run(self, thread, memory, token, clock.gen, by_id=by_id)
         with self.lock:
             memory.last = run
         runtime = configurable.get(RUNTIME)
@@ -283,7 +293,7 @@ class Sessions:
         """The run that a listed tuple bears: that of a read by its id."""
         memory = self.thread(thread)
         self.heard(memory, clock)
-        return Run(self, thread, memory, token, clock.gen)
+        return Run(self, thread, memory, token, clock.gen, by_id=True)
 
     def bind(self, run: Run, ns: str, checkpoint_id: str) -> None:
         """Remembers that the checkpoint was read or written by the run."""
@@ -299,20 +309,37 @@ class Sessions:
         self, thread: str, ns: str, checkpoint_id: str | None, configurable: Mapping[str, Any]
     ) -> Run | None:
         """The run that a write belongs to; None: read first."""
-        inside = configurable.get(RUNTIME) is not None
         carried = self._carried(configurable)
         memory = self.thread(thread)
-        if carried is not None and (inside or carried.gen > memory.forgotten_gen):
+        if configurable.get(RUNTIME) is not None:
+            # The carrier last: a user's config, from which nested graphs take their thread id, may
+            # bear the token of an old read.
+            run = self._of_context(thread, configurable) or self._of_control(thread, configurable)
+            return run or carried or self._bound(thread, ns, checkpoint_id, memory)
+        if carried is not None and carried.gen > memory.forgotten_gen:
             return carried
-        run = self._of_context(thread, configurable) or self._of_control(thread, configurable)
-        if run is not None:
-            return run
-        if checkpoint_id:
-            with self.lock:
-                run = self._by_checkpoint.get((thread, ns, checkpoint_id))
-            if run is not None and run.pid == os.getpid() and run.gen > memory.forgotten_gen:
-                return run
-        return None if inside else self.guard(thread, configurable)
+        bound = self._bound(thread, ns, checkpoint_id, memory)
+        last = self.guard(thread, configurable)
+        # What was read after the bound run must be in the write's past, or they would be rivals;
+        # and a read by id serves only the checkpoint that it named.
+        if bound is not None:
+            return bound if bound is last else None
+        return last if last is not None and not last.by_id else None
+
+    def _bound(
+        self, thread: str, ns: str, checkpoint_id: str | None, memory: ThreadMemory
+    ) -> Run | None:
+        """The last run that read or wrote the checkpoint here."""
+        if not checkpoint_id:
+            return None
+        with self.lock:
+            run = self._by_checkpoint.get((thread, ns, checkpoint_id))
+        alive = run is not None and run.pid == os.getpid() and run.gen > memory.forgotten_gen
+        return run if alive else None
+
+    def merely_remembered(self, configurable: Mapping[str, Any]) -> bool:
+        """The caller did not give the token that a write went with, and no run has it."""
+        return configurable.get(RUNTIME) is None and self._carried(configurable) is None
 
     # Forgetting -----------------------------------------------------------------------
 
