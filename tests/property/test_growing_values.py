@@ -169,6 +169,25 @@ def test_a_fork_shares_what_it_has_in_common_and_nothing_is_walked_too_deep() ->
         check(conn, [trunk, longer, *forks])
 
 
+def test_a_log_is_cut_behind_the_longest_value_that_is_left() -> None:
+    with database() as conn:
+        ages = [b.new_blob(b"\x91" + b"a" * 2_000)]
+        for length in range(3_000, 40_000, 1_000):
+            ages.append(b.new_blob(b"\x91" + b"a" * length, continues=ages[-1]))
+        values.store(conn, T, ages)
+        fork = b.new_blob(ages[9].value.data + b"b" * 1_500, continues=ages[9])
+        values.store(conn, T, [fork])
+        values.erase(conn, T, [x.hash for x in ages[5:]])
+        assert stored_bytes(conn) == len(ages[9].value.data) - 1 + 1_500
+        values.erase(conn, T, [fork.hash])
+        assert stored_bytes(conn) == len(ages[4].value.data) - 1
+        check(conn, ages[:5])
+        again = b.new_blob(ages[4].value.data + b"c" * 1_000, continues=ages[4])
+        values.store(conn, T, [again])
+        assert stored_bytes(conn) == len(again.value.data) - 1
+        check(conn, [*ages[:5], again])
+
+
 def version(data: bytes, log: Log | None = None, tag: str = "msgpack") -> Version:
     """The stored version of a value."""
     cut = head_length(tag, data)
