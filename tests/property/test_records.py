@@ -170,7 +170,7 @@ def test_a_token_that_names_too_much_is_over_the_limit() -> None:
     assert unseal(seal(token_of(many[:-1]), KEY), KEY).seen == many[:-1]
     with pytest.raises(LimitExceeded):
         unseal(seal(token_of(many), KEY), KEY)
-    holes = tuple((2 * n, 2 * n) for n in range(1, limits.RANGES_MAX + 2))
+    holes = tuple((2 * n, 2 * n) for n in range(1, limits.SEEN_RANGES_MAX + 2))
     segment = SegmentId(bytes(16))
     assert unseal(seal(token_of(((segment, holes[:-1]),)), KEY), KEY).seen[0][1] == holes[:-1]
     with pytest.raises(LimitExceeded):

@@ -72,12 +72,14 @@ def with_index(ranges: Ranges, index: int) -> Ranges:
     return tuple(out)
 
 
-def checked_ranges(pairs: Iterable[tuple[int, int]], *, what: str) -> Ranges:
+def checked_ranges(
+    pairs: Iterable[tuple[int, int]], *, what: str, most: int = limits.RANGES_MAX
+) -> Ranges:
     """`pairs` as ranges, if they are well-formed and few enough."""
     ranges = tuple((int(first), int(last)) for first, last in pairs)
-    if len(ranges) > limits.RANGES_MAX:
+    if len(ranges) > most:
         raise LimitExceeded(
-            f"{what} has {len(ranges)} index ranges; the limit is {limits.RANGES_MAX}. "
+            f"{what} has {len(ranges)} index ranges; the limit is {most}. "
             f"Read the thread again and go on from that read.",
             field=what,
         )
@@ -95,7 +97,14 @@ def checked_ranges(pairs: Iterable[tuple[int, int]], *, what: str) -> Ranges:
 
 def checked_frontier(entries: Iterable[tuple[bytes, Iterable[tuple[int, int]]]]) -> Frontier:
     """`entries` as a frontier, if they are well-formed and few enough."""
-    frontier = tuple((checked_segment(s), checked_ranges(r, what="seen")) for s, r in entries)
+    most = limits.SEEN_RANGES_MAX
+    frontier = tuple(
+        (checked_segment(s), checked_ranges(r, what="seen", most=most)) for s, r in entries
+    )
+    if sum(len(ranges) for _, ranges in frontier) > most:
+        raise LimitExceeded(
+            f"the token names more than {most} index ranges. Read the thread again.", field="seen"
+        )
     if len(frontier) > limits.FRONTIER_ENTRIES_MAX:
         raise LimitExceeded(
             f"the token names {len(frontier)} segments; the limit is "

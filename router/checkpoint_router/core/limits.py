@@ -78,7 +78,12 @@ FRONTIER_ENTRIES_MAX: Final = 256
 concurrency; beyond the limit the reader reads again."""
 
 RANGES_MAX: Final = 64
-"""Index ranges per segment, in `seen` and in `after`."""
+"""Index ranges of what a call names of its own segment as acknowledged; a client with more gaps
+names the first ones."""
+
+SEEN_RANGES_MAX: Final = FRONTIER_ENTRIES_MAX * RANGES_MAX
+"""Index ranges of all that a read names as seen. A gap in a segment is a call that was never
+stored, and stays for ever, so one segment may have many."""
 
 GIVEN_UP_MAX: Final = 256
 """Calls that one header may give up."""
