@@ -1,9 +1,11 @@
 """`python -m benchmarks.soak`: does the router's memory grow with the number of puts?
 
-Many clients put small checkpoints over a fixed number of threads until `--puts` or `--minutes` is
-reached; meanwhile the router's memory and its file are sampled. Prints the samples as CSV files and
-as lines of text, draws them if matplotlib is installed, and says how fast memory grew in the second
-half. It asserts nothing.
+Many clients put small checkpoints until `--puts` or `--minutes` is reached; each goes round some
+threads and leaves them for new ones after a while, as conversations come and go. Meanwhile the
+router's memory and its file are sampled. Writes the samples as CSV, shows them as lines of text,
+draws them if matplotlib is installed, and says how fast memory grew in the second half. It asserts
+nothing. With `--round 16 --puts-each 1000000` the same 1,024 threads are used for ever: more than
+the router keeps in memory, so that it reads them again and again.
 """
 
 from __future__ import annotations
@@ -26,7 +28,6 @@ from benchmarks.values import Chain, Saver, config_of, text
 
 SAMPLE_SECONDS: Final = 1.0
 CLIENTS: Final = 64
-THREADS_EACH: Final = 16
 BARS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -45,11 +46,13 @@ class Sample:
 class Soak:
     """The clients, and what they have done so far."""
 
-    def __init__(self, saver: Saver, puts: int, minutes: float) -> None:
+    def __init__(self, saver: Saver, options: argparse.Namespace) -> None:
         self._saver = saver
-        self._puts_max = puts
-        self._ends = time.monotonic() + 60 * minutes
+        self._options = options
+        self._puts_max: int = options.puts
+        self._ends = time.monotonic() + 60 * options.minutes
         self.puts = 0
+        self.threads = 0
         self.running = True
 
     async def run(self) -> None:
@@ -62,16 +65,25 @@ class Soak:
             self.running = False
 
     async def _client(self, number: int) -> None:
-        threads = [f"soak-{number}-{index}" for index in range(THREADS_EACH)]
-        chains = [Chain(self._saver) for _ in threads]
-        configs = [config_of(thread) for thread in threads]
-        turn = 0
-        while self.puts < self._puts_max and time.monotonic() < self._ends:
-            index, values = turn % THREADS_EACH, {"note": text(200, self.puts)}
+        while self._goes_on():
+            await self._round(number)
+
+    async def _round(self, number: int) -> None:
+        """Some threads, turn by turn, until each has had its puts."""
+        size = self._options.round
+        first, self.threads = self.threads, self.threads + size
+        chains = [Chain(self._saver) for _ in range(size)]
+        configs = [config_of(f"soak-{number}-{first + index}") for index in range(size)]
+        for turn in range(self._options.puts_each * size):
+            if not self._goes_on():
+                return
+            index, values = turn % size, {"note": text(200, self.puts)}
             parts = chains[index].checkpoint(values, ("note",))
             configs[index] = await self._saver.aput(configs[index], *parts)
             self.puts += 1
-            turn += 1
+
+    def _goes_on(self) -> bool:
+        return self.puts < self._puts_max and time.monotonic() < self._ends
 
 
 async def sample(soak: Soak, pid: int, directory: Path, said: Any) -> list[Sample]:
@@ -116,7 +128,7 @@ def growth(samples: Sequence[Sample]) -> float | None:
     return above / below * 1e6 if below else None
 
 
-def report(samples: Sequence[Sample], out: Path, console: Console) -> None:
+def report(samples: Sequence[Sample], threads: int, out: Path, console: Console) -> None:
     """Show and write the samples."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "soak.csv"
@@ -127,7 +139,7 @@ def report(samples: Sequence[Sample], out: Path, console: Console) -> None:
     last = samples[-1]
     console.print(
         f"{last.puts:,} puts in {last.seconds:.0f} s ({last.puts / last.seconds:,.0f} a second), "
-        f"{CLIENTS * THREADS_EACH:,} threads"
+        f"{threads:,} threads"
     )
     for name in ("router_mb", "file_mb", "client_mb"):
         values = [getattr(one, name) for one in samples]
@@ -163,12 +175,12 @@ async def soak_a_router(options: argparse.Namespace, directory: Path, console: C
 
     with running_router(storage=f"sqlite:{directory}") as router:
         async with RouterSaver(router.target) as saver:
-            soak = Soak(saver, options.puts, options.minutes)
+            soak = Soak(saver, options)
             with console.status("") as status:
                 running = asyncio.create_task(soak.run())
                 samples = await sample(soak, router.pid, directory, status.update)
                 await running
-    report(samples, options.out, console)
+    report(samples, soak.threads, options.out, console)
 
 
 def main() -> None:
@@ -176,6 +188,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--puts", type=int, default=1_000_000)
     parser.add_argument("--minutes", type=float, default=10.0, help="at most")
+    parser.add_argument("--round", type=int, default=1, help="threads that a client goes round")
+    parser.add_argument("--puts-each", type=int, default=50, help="before a thread is left")
     parser.add_argument("--dir", type=Path, help="a directory on the disk to be used")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results"))
     options = parser.parse_args()
