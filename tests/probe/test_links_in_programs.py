@@ -10,12 +10,14 @@ import pytest
 from tests.probe.scripted_router import SECONDS_MAX, ScriptedRouter
 
 PRELUDE = """
-import asyncio, gc, os, signal, sys, threading
+import asyncio, gc, os, signal, sys, threading, warnings
 from checkpoint_router.client.links import Links
 from checkpoint_router.client.target import Target
 from checkpoint_router.core.errors import ForkedSaver, RouterError
 from checkpoint_router.v1 import checkpoint_service_pb2 as v1
 
+# Python's own advice from 3.12 on; it is the subject here.
+warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
 links = Links(Target.parse(sys.argv[1]))
 
 def message(key, verb="echo"):

@@ -7,9 +7,8 @@ Rules: a call ends at its deadline at the latest, and says so; until then it is 
 whatever stream there is, and again after an answer that says "not now". Nothing here has a
 finaliser, because clones share it.
 
-gRPC's asyncio half is fastest for tasks, but serves one loop of a process well: loops that use it
-side by side take each other's wake-ups and log errors at each other's end. So one loop has it,
-the first until it is closed, and the tasks of others use the process' link.
+gRPC's asyncio half is fastest for tasks, but serves one loop of a process well (`loop_link` says
+why). So one loop has it, the first until it is closed, and tasks of others use the process' link.
 
 gRPC does not survive a fork. Once this process has opened a link, calls in its forked children
 are refused (most would work, some hang or crash, however the links were closed before), and what
@@ -21,13 +20,12 @@ import os
 import random
 import threading
 import time
-import weakref
 from typing import Any, Final
 
 from google.protobuf.message import Message
 
 from checkpoint_router.client.calls import Prepared
-from checkpoint_router.client.loop_link import LoopLink
+from checkpoint_router.client.loop_link import LoopLink, asyncio_half
 from checkpoint_router.client.process_link import ProcessLink
 from checkpoint_router.client.route import pause_seconds
 from checkpoint_router.client.target import Target
@@ -129,7 +127,7 @@ class Links:
         link = self._loop_link
         if link is not None and link.loop is loop:
             return link
-        if not _asyncio.belongs_to(loop):
+        if not asyncio_half.belongs_to(loop):
             return self._of_process()
         with self._lock:
             self._check_open()
@@ -140,25 +138,6 @@ class Links:
     def _check_open(self) -> None:
         if self._closed:
             raise _closed()
-
-
-class _Asyncio:
-    """Which loop of this process has gRPC's asyncio half: the first, until it is closed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._owner: weakref.ref[asyncio.AbstractEventLoop] | None = None
-
-    def belongs_to(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether it is the loop's, which it becomes if it is nobody's."""
-        with self._lock:
-            owner = self._owner() if self._owner else None
-            if owner is None or owner.is_closed():
-                self._owner, owner = weakref.ref(loop), loop
-            return owner is loop
-
-
-_asyncio: Final = _Asyncio()
 
 
 class _Tries:

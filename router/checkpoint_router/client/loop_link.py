@@ -6,6 +6,10 @@ Rules: two tasks exist while a stream is open, one that reads and one that write
 context of the call that happened to start them. Calls made in one turn of the loop ride in one
 frame, because the writer takes its turn after them. The loop's end cancels the tasks, and they
 let go of the channel; if something cancels them while calls wait, the link opens another stream.
+
+gRPC has one queue of events for the loops of a process. Where several use it, each takes the
+wake-ups of others, and what a closed loop left in it becomes an error in the log of the next. So
+one loop has it, until it is closed and nothing of its streams is left: `asyncio_half` keeps that.
 """
 
 import asyncio
@@ -13,9 +17,11 @@ import contextlib
 import copy
 import itertools
 import random
+import threading
+import weakref
 from collections.abc import Coroutine
 from contextvars import Context
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -25,6 +31,31 @@ from checkpoint_router.client.route import CHANNEL_OPTIONS, CONNECT, End, Route
 from checkpoint_router.client.target import Target
 from checkpoint_router.core.errors import RouterError
 from checkpoint_router.v1 import checkpoint_service_pb2 as v1
+
+
+class AsyncioHalf:
+    """Which loop of this process has gRPC's asyncio half."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner: weakref.ref[asyncio.AbstractEventLoop] | None = None
+        self._opened: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def belongs_to(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether it is the loop's, which it becomes if it is nobody's."""
+        with self._lock:
+            owner = self._owner() if self._owner else None
+            if (owner is None or owner.is_closed()) and not self._opened:
+                self._owner, owner = weakref.ref(loop), loop
+            return owner is loop
+
+    def opened(self, *parts: object) -> None:
+        """Something of gRPC that its queue is kept for as long as it lives."""
+        with self._lock:
+            self._opened.update(parts)
+
+
+asyncio_half: Final = AsyncioHalf()
 
 
 class LoopLink:
@@ -37,8 +68,8 @@ class LoopLink:
         self._ids = itertools.count(1)
         self._streams: dict[int, _Stream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._opening = False
-        """Whether a task was started for the next stream and has not opened it yet."""
+        self._opener: asyncio.Task[None] | None = None
+        """The task that was started for the next stream and has not opened it yet."""
         self._closed: RouterError | None = None
 
     @property
@@ -66,8 +97,10 @@ class LoopLink:
         self._closed = self._closed or why
         for waiter in self._table.abandon_all():
             settle(waiter, copy.copy(why))
-        for task in self._tasks:
-            task.cancel()
+        for stream in self._streams.values():
+            stream.cancel()
+        if self._opener:
+            self._opener.cancel()
 
     async def close(self, why: RouterError) -> None:
         """As `abandon`, and waits until the channels are closed."""
@@ -81,9 +114,8 @@ class LoopLink:
         if self._table.current:
             if self._table.sendable(self._table.current):
                 self._streams[self._table.current].signal()
-        elif self._table.waiting and not self._opening and not self._closed:
-            self._opening = True
-            self._start(self._work())
+        elif self._table.waiting and not self._opener and not self._closed:
+            self._opener = self._start(self._work())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         context = Context()
@@ -102,7 +134,7 @@ class LoopLink:
         try:
             await asyncio.sleep(self._route.pause_seconds(self.loop.time()))
         finally:
-            self._opening = False
+            self._opener = None
             self._press_on_later()
         if self._closed or not self._table.waiting:
             return
@@ -193,6 +225,7 @@ class _Stream:
             CONNECT, request_serializer=None, response_deserializer=v1.ConnectResponse.FromString
         )
         self.call = connect()
+        asyncio_half.opened(self._channel, self.call)
 
     def signal(self) -> None:
         """There may be something to send."""
@@ -209,12 +242,20 @@ class _Stream:
         self.over = True
         self.signal()
 
-    async def close(self) -> None:
-        """Lets go of the channel."""
+    def cancel(self) -> None:
+        """Ends the stream. The reader is not cancelled for it: from Python 3.12 on, gRPC never
+        lets go of a call while it is read by a task that is cancelled."""
         if self.call is not None:
             self.call.cancel()
-        if self._channel is not None:
-            await self._channel.close()
+
+    async def close(self) -> None:
+        """Lets go of the channel."""
+        call, channel = self.call, self._channel
+        self.call = self._channel = None
+        if call is not None:
+            call.cancel()
+        if channel is not None:
+            await channel.close()
 
 
 def end_later(
