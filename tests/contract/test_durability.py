@@ -30,8 +30,28 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return chosen
 
 
+class Lines:
+    """What a child says."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+        self.rest: list[list[str]] = []
+        """Acknowledged and not read before it was killed."""
+
+    def next(self) -> list[str]:
+        """The words of the next line, after its `ack`."""
+        words = self._out.readline().split()
+        assert words[:1] == ["ack"], words
+        return words[1:]
+
+    def close(self) -> None:
+        """Reads what is left of a child that has ended."""
+        self.rest = [line.split()[1:] for line in self._out.read().splitlines()]
+        self._out.close()
+
+
 @contextmanager
-def child(shard: Shard, task: str, number: int = 1) -> Iterator[IO[str]]:
+def child(shard: Shard, task: str, number: int = 1) -> Iterator[Lines]:
     """A process doing `task`, whose lines can be read; it is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.contract.child", shard.url, task, str(number)],
@@ -41,19 +61,13 @@ def child(shard: Shard, task: str, number: int = 1) -> Iterator[IO[str]]:
         text=True,
     )
     assert process.stdout is not None
+    lines = Lines(process.stdout)
     try:
-        yield process.stdout
+        yield lines
     finally:
         process.send_signal(signal.SIGKILL)
-        # Lines that it had written before it was killed were acknowledged too.
         process.wait(timeout=20)
-
-
-def acknowledged(lines: IO[str]) -> list[str]:
-    """The words of the next line."""
-    words = lines.readline().split()
-    assert words[:1] == ["ack"], words
-    return words[1:]
+        lines.close()
 
 
 @pytest_asyncio.fixture
@@ -66,7 +80,7 @@ async def shard(backend: Backend, tmp_path: Path) -> AsyncIterator[Shard]:
 
 async def test_an_append_outlives_its_process(shard: Shard) -> None:
     with child(shard, "append") as lines:
-        acknowledged(lines)
+        lines.next()
     await shard.storage.open()
     expected = checkpoint(1)
     assert (await shard.storage.image(b.THREAD)).entries == (expected.entry,)
@@ -80,7 +94,7 @@ async def test_an_append_outlives_its_process(shard: Shard) -> None:
 
 async def test_blobs_outlive_their_process(shard: Shard) -> None:
     with child(shard, "put_blobs") as lines:
-        assert acknowledged(lines) == ["True"]
+        assert lines.next() == ["True"]
     await shard.storage.open()
     assert (await shard.storage.blobs(b.THREAD, 1, [BLOB.hash], 99)).found == {
         BLOB.hash: BLOB.value
@@ -89,7 +103,7 @@ async def test_blobs_outlive_their_process(shard: Shard) -> None:
 
 async def test_a_delete_outlives_its_process(shard: Shard) -> None:
     with child(shard, "delete") as lines:
-        assert acknowledged(lines) == ["2"]
+        assert lines.next() == ["2"]
     await shard.storage.open()
     assert (await shard.storage.image(b.THREAD)).gen == 2
     assert await shard.storage.append(checkpoint(2)) == OtherGeneration(2)
@@ -97,7 +111,7 @@ async def test_a_delete_outlives_its_process(shard: Shard) -> None:
 
 async def test_a_prune_outlives_its_process(shard: Shard) -> None:
     with child(shard, "erase") as lines:
-        assert acknowledged(lines) == ["True"]
+        assert lines.next() == ["True"]
     await shard.storage.open()
     assert await shard.storage.erased(b.THREAD, OPERATION)
     assert [e.erased for e in (await shard.storage.image(b.THREAD)).entries] == [True]
@@ -106,7 +120,7 @@ async def test_a_prune_outlives_its_process(shard: Shard) -> None:
 
 async def test_the_system_key_outlives_the_process_that_made_it(shard: Shard) -> None:
     with child(shard, "system_key") as lines:
-        (key,) = acknowledged(lines)
+        (key,) = lines.next()
     await shard.storage.open()
     assert (await shard.storage.system_key()).hex() == key
 
@@ -117,9 +131,8 @@ async def test_processes_killed_under_load_lose_no_answered_event_and_share_no_d
     acks: dict[int, tuple[str, str]] = {}
     for round_ in range(5):
         with child(shard, "flood", 1_000_000 * round_) as lines:
-            seen = [acknowledged(lines) for _ in range(20 + 40 * round_)]
-        seen += [line.split()[1:] for line in lines.read().splitlines() if line.count(" ") == 3]
-        for number, actor, n in seen:
+            seen = [lines.next() for _ in range(20 + 40 * round_)]
+        for number, actor, n in seen + lines.rest:
             acks[int(number)] = (actor, n)
     assert max(Counter(acks.values()).values()) == 1, "two events share a dot"
     await shard.storage.open()
