@@ -196,8 +196,10 @@ class Known:
             return None
         holder = winner if winner in holders else max(holders, key=self.rank)
         assert holder is not None
-        event = having(holder)[-1]
-        return event, self.writes(ns, cid, self.lineage(holder)), (holder, event)
+        event, line = having(holder)[-1], self.lineage(holder)
+        # To name the head is to go nowhere.
+        cut = None if event == self.head(ns, line) else event
+        return event, self.writes(ns, cid, line), (holder, cut)
 
     def listed(self, among: frozenset[Name] | set[Name]) -> list[tuple[str, str]]:
         """(checkpoint id, namespace) of the checkpoints in `among`, greatest first."""

@@ -63,7 +63,9 @@ def by_id(history: History, ns: str, cid: str, lineage: Lineage | None = None) -
         lineage = winner if winner.mask & named else _greatest_with(history, named)
     assert lineage.tip is not None
     position = max(bits(named & lineage.mask), key=history.order)
-    cut = history.entries[position].id
+    # Who names the head goes nowhere: cut there, the lineage would lose what stands after it in
+    # other namespaces, such as the graph around a subgraph whose state is updated.
+    cut = None if position == head(history, ns, lineage) else history.entries[position].id
     return _shown(history, position, Base(segment=lineage.tip, cut=cut), lineage)
 
 
