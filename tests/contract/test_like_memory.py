@@ -96,7 +96,8 @@ async def do(storage: Storage, step: Step, number: int) -> Any:
         case "put_blobs":
             return await storage.put_blobs(thread, gen, step.blobs())
         case "delete":
-            return await storage.delete(thread, gen)
+            operation = bytes([step.index] * 16) if step.hint % 2 else b""
+            return await storage.delete(thread, gen if step.segment else None, operation)
         case _:
             image = await storage.image(thread)
             erase = Erase(
@@ -120,6 +121,7 @@ async def everything(storage: Storage) -> list[Any]:
         seen += [
             image,
             await storage.events(thread, image.gen, ids),
+            await storage.records(thread, image.gen, ids[::-1], 3000),
             await storage.missing_blobs(thread, image.gen, hashes),
             await storage.blobs(thread, image.gen, hashes, 4000),
             await storage.blob_sizes(thread, image.gen, hashes),

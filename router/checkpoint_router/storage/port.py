@@ -212,7 +212,7 @@ class Storage(Protocol):
         """Whether that operation was done. Durable answer."""
 
     async def threads(self, tenant: str, after: str, limit: int) -> Sequence[str]:
-        """Ids greater than `after` of threads with stored events, in text order."""
+        """Ids greater than `after` of threads with an event that is not erased, in text order."""
 
     async def slot_threads(
         self, slot: int, after: tuple[int, str, str] | None, limit: int
@@ -228,4 +228,4 @@ class Storage(Protocol):
         first, below `before`, duplicates folded. Erased ones are not named."""
 
     async def threads_of_runs(self, tenant: str, runs: Sequence[str]) -> Sequence[str]:
-        """Ids of threads with a stored checkpoint whose metadata names one of the runs."""
+        """Ids of threads with a checkpoint, not erased, whose metadata names one of the runs."""
