@@ -251,7 +251,9 @@ class SqliteStorage:
             try:
                 return work(conn)
             finally:
-                conn.execute("ROLLBACK")
+                # Some errors end the transaction themselves; theirs is the one to be told.
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK")
 
 
 def _bytes(blobs: Sequence[NewBlob]) -> int:
