@@ -63,11 +63,22 @@ def _mixed_over_special(step: Step, model: Model) -> bool:
     return step.verb == "put_writes" and model.replaces_special_in_mixed_call(step)
 
 
+def _goes_back(step: Step, model: Model) -> bool:
+    return step.verb in ("put", "put_writes") and model.goes_back(step)
+
+
 APART = (
     Apart(
         why="peers' newest is the greatest id; ours is what was put last and has no child",
         peers=BOTH,
         holds=_newest_by_clock,
+    ),
+    Apart(
+        why="who reads an old checkpoint by its id and writes there has gone back: heads are those "
+        "of that time, also in other namespaces; with peers only a put makes a difference",
+        peers=BOTH,
+        holds=_goes_back,
+        for_good=True,
     ),
     Apart(
         why="it groups a list by thread and namespace, so a limit cuts off others",
@@ -88,6 +99,40 @@ APART = (
 )
 """Beside these: the order of a list over several threads or namespaces is compared by id alone (one
 peer groups it), and of a tuple's config its three keys (peers echo the caller's)."""
+
+
+WRITES = ("put", "put_writes")
+
+
+class Threads:
+    """Who did what last on a thread, and the configs that our puts returned."""
+
+    def __init__(self) -> None:
+        self._writer: dict[str | None, int] = {}
+        self._given: dict[tuple[str | None, str | None, str | None], Any] = {}
+        self._fresh: dict[str | None, Any] = {}
+
+    def is_news_to(self, step: Step) -> bool:
+        """The other hand wrote on the thread since."""
+        return self._writer.get(step.thread, step.hand) != step.hand
+
+    def kept(self, step: Step) -> Any:
+        """A config that an earlier put returned, which bears a token. A write takes it only while
+        nothing else has happened on the thread: an older token means another, rival run."""
+        found = self._given.get((step.thread, step.ns, step.id)) if step.keeps_config else None
+        rivals = step.verb in WRITES and found is not self._fresh.get(step.thread)
+        return None if rivals else found
+
+    def learn(self, step: Step, answer: Any) -> None:
+        """A step was taken."""
+        if step.verb in (*WRITES, "delete_thread"):
+            self._writer[step.thread] = step.hand
+        if step.verb != "list":
+            self._fresh.pop(step.thread, None)
+        if step.verb == "put":
+            config = {"configurable": answer}
+            self._given[step.thread, step.ns, answer["checkpoint_id"]] = config
+            self._fresh[step.thread] = config
 
 
 async def perform(hand: Calls, step: Step, config: Any) -> Any:
@@ -138,16 +183,16 @@ def config_of(step: Step) -> Any:
 
 async def compare(seed: int, ours: list[Calls], peers: dict[Peer, Calls]) -> None:
     """Plays one sequence on all; raises AssertionError with the line that repeats it."""
-    script, asked = Script(seed), dict(peers)
-    given: dict[Any, Any] = {}
+    script, asked, threads = Script(seed), dict(peers), Threads()
     for number, step in enumerate(script):
         config = config_of(step)
-        # What an earlier call returned names the same, and bears a token.
-        kept = given.get((step.thread, step.ns, step.id)) if step.keeps_config else None
-        answer = await perform(ours[step.hand], step, kept or config)
-        if step.verb == "put":
-            key = (step.thread, step.ns, answer["checkpoint_id"])
-            given[key] = {"configurable": answer}
+        hand = ours[step.hand]
+        if step.verb in WRITES and threads.is_news_to(step):
+            # As any run does: else it would say that it writes without knowing of the other hand.
+            await hand.get_tuple(conf(step.thread))
+            script.model.looks_first(step.hand, step.thread)
+        answer = await perform(hand, step, threads.kept(step) or config)
+        threads.learn(step, answer)
         for name, peer in list(asked.items()):
             apart = [
                 each for each in APART if name in each.peers and each.holds(step, script.model)

@@ -141,15 +141,26 @@ async def test_reads_between_the_writes_of_one_saver_make_no_rivals(calls: Calls
     ]
 
 
-async def test_a_write_to_an_old_checkpoint_that_was_read_by_its_id_moves_no_head(
+async def test_a_late_write_to_an_old_checkpoint_moves_no_head(calls: Calls) -> None:
+    await chain(calls, [1, 2])
+    await calls.put_writes(conf(checkpoint_id=cid(1)), [("late", 1)], TASK)
+    assert (await calls.read(conf())).checkpoint["id"] == cid(2)
+    assert (await calls.read(conf(checkpoint_id=cid(1)))).pending_writes == [(TASK, "late", 1)]
+
+
+async def test_who_reads_an_old_checkpoint_by_its_id_and_writes_on_goes_back_to_it(
     calls: Calls,
 ) -> None:
+    """A journey into the past begins with its first write, before there is a new checkpoint."""
     await chain(calls, [1, 2])
     old = await calls.read(conf(checkpoint_id=cid(1)))
-    await calls.put_writes(old.config, [("late", 1)], TASK)
-    assert (await calls.read(conf())).checkpoint["id"] == cid(2)
-    assert (await calls.read(old.config)).pending_writes == [(TASK, "late", 1)]
+    await calls.put_writes(old.config, [("again", 1)], TASK)
+    now = await calls.read(conf())
+    assert (now.checkpoint["id"], now.pending_writes) == (cid(1), [(TASK, "again", 1)])
+    # What lay ahead is kept, and listed.
     assert ids(await calls.list(conf())) == [cid(2), cid(1)]
+    await calls.put(now.config, body(cid(3)), {}, {})
+    assert (await calls.read(conf())).checkpoint["id"] == cid(3)
 
 
 async def test_a_put_in_one_namespace_moves_no_head_of_another(calls: Calls) -> None:
