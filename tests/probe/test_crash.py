@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ class Agents:
     def acknowledged(self) -> int:
         """Calls that were acknowledged so far."""
         return sum(log.read_bytes().count(b"\n") for log in self.logs if log.exists())
+
+    def has(self, goal: int) -> bool:
+        """Whether so many calls were acknowledged."""
+        return self.acknowledged() >= goal
 
     def all_work(self) -> bool:
         """Whether each agent has had something acknowledged; fails if one has died."""
@@ -153,7 +158,7 @@ def test_fifty_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path) 
         with agents_at_work(router, tmp_path) as agents:
             for kill in range(KILLS):
                 goal = agents.acknowledged() + chance.randint(1, 120)
-                until(lambda g=goal: agents.acknowledged() >= g, f"progress after kill {kill}")
+                until(partial(agents.has, goal), f"progress after kill {kill}")
                 router.kill()
                 router.start()
             assert agents.all_work()
