@@ -192,12 +192,24 @@ def test_the_router_is_told_of_a_call_that_was_given_up_after_it_was_sent() -> N
     assert table.give_up(1) == stream
     assert table.sendable(stream)
     assert list(parsed(table.next_frame(stream)).cancelled) == [1]
+    assert not table.sendable(stream)
+    assert table.next_frame(stream) is None
     assert table.answered(stream, 1) is None
     assert table.give_up(1) == 0
 
 
 def test_a_call_that_was_given_up_before_it_was_sent_is_never_sent() -> None:
     table = table_of(0, 0)
+    assert table.give_up(1) == 0
+    frame = table.next_frame(table.open())
+    assert ids(frame) == [2]
+    assert not parsed(frame).cancelled
+
+
+def test_a_call_that_was_given_up_after_its_stream_broke_is_not_sent_again() -> None:
+    table = table_of(0, 0)
+    table.next_frame(table.open())
+    table.broken(1)
     assert table.give_up(1) == 0
     frame = table.next_frame(table.open())
     assert ids(frame) == [2]
@@ -265,6 +277,7 @@ class Links(RuleBasedStateMachine):
             self.open_calls[self.last] = call(self.last, size)
             self.table.admit(self.last, self.open_calls[self.last], self.last)
 
+    @precondition(lambda self: len(self.sent) < 2)
     @rule()
     def open(self) -> None:
         self.current = self.table.open()
@@ -354,4 +367,4 @@ class Links(RuleBasedStateMachine):
 
 
 TestLinks = Links.TestCase
-TestLinks.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLinks.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
