@@ -36,6 +36,20 @@ def mortal() -> Iterator[RunningRouter]:
         yield router
 
 
+@pytest.fixture
+def patient() -> Iterator[RunningRouter]:
+    """A router that would wait far longer for its clients than the test waits for it."""
+    with running_router(env={"CHECKPOINT_ROUTER_DRAIN_SECONDS": "600"}) as router:
+        yield router
+
+
+@pytest.fixture
+def hasty() -> Iterator[RunningRouter]:
+    """A router that waits for next to nothing."""
+    with running_router(env={"CHECKPOINT_ROUTER_DRAIN_SECONDS": "0.2"}) as router:
+        yield router
+
+
 def get(call_id: int) -> calls.Call:
     return call_of("get_tuple", calls.GetTupleRequest(tenant="acme", thread_id="t"), call_id)
 
@@ -61,24 +75,35 @@ def test_sigterm_tells_streams_to_go_and_answers_what_is_under_way(
     assert '"event": "stopped"' in mortal.log_text()
 
 
-def test_sigterm_ends_a_router_whose_clients_never_leave_nor_read(
-    mortal: RunningRouter,
-) -> None:
-    with Stream(mortal.address) as stream:
+def test_sigterm_does_not_wait_for_clients_that_never_leave(patient: RunningRouter) -> None:
+    with Stream(patient.address) as stream:
         stream.call(get(1))
-        assert mortal.stop() == 0
+        assert stream.next().get_tuple.token
+        assert patient.stop() == 0
+
+
+def test_calls_that_take_longer_than_the_time_to_drain_are_cut_off(
+    hasty: RunningRouter, thread: ThreadKey, segment: bytes
+) -> None:
+    waits = waiting_put(thread, read(hasty.address, thread), segment)
+    with Stream(hasty.address) as stream:
+        stream.call(call_of("put", waits, 1), get(2))
+        assert stream.next().call_id == 2
+        assert hasty.stop() == 0
+    assert '"cut_off": true' in hasty.log_text()
+    assert "Traceback" not in hasty.log_text()
 
 
 def test_sigterm_does_not_wait_for_those_who_only_watch_the_health(
-    mortal: RunningRouter,
+    patient: RunningRouter,
 ) -> None:
-    with grpc.insecure_channel(mortal.address) as channel:
+    with grpc.insecure_channel(patient.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(
             health_pb2.HealthCheckRequest(), timeout=SECONDS
         )
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-        assert mortal.stop() == 0
-    assert '"cut_off": false' in mortal.log_text()
+        assert patient.stop() == 0
+    assert '"cut_off": false' in patient.log_text()
 
 
 def test_sigint_ends_a_router_likewise(mortal: RunningRouter) -> None:
