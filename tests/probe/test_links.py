@@ -29,6 +29,13 @@ def router() -> Iterator[ScriptedRouter]:
     router.kill()
 
 
+@pytest.fixture
+def other() -> Iterator[ScriptedRouter]:
+    other = ScriptedRouter().start()
+    yield other
+    other.kill()
+
+
 @pytest.fixture(params=["sync", "async"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -251,9 +258,8 @@ def test_a_stalled_router_costs_the_deadline_and_its_late_answer_is_dropped(
 
 
 def test_a_router_that_goes_away_answers_what_it_has_while_new_calls_go_elsewhere(
-    kind: str, router: ScriptedRouter
+    kind: str, router: ScriptedRouter, other: ScriptedRouter
 ) -> None:
-    other = ScriptedRouter().start()
     target = f"{router.target},127.0.0.1:{other.port}"
     with half_of(kind, target) as half:
         old = half.start("old", "hold", "h")
@@ -267,13 +273,11 @@ def test_a_router_that_goes_away_answers_what_it_has_while_new_calls_go_elsewher
         assert old.result(SECONDS_MAX) == "old"
         router.wait_for(lambda: router.seen("end", stream=1, under_way=0), "the old stream's end")
         assert not router.seen("call", key="new")
-    other.kill()
 
 
 def test_a_router_that_goes_away_and_dies_gives_its_calls_to_the_next(
-    kind: str, router: ScriptedRouter
+    kind: str, router: ScriptedRouter, other: ScriptedRouter
 ) -> None:
-    other = ScriptedRouter().start()
     with half_of(kind, f"{router.target},127.0.0.1:{other.port}") as half:
         old = half.start("old", "hold", "h")
         router.wait_for_call("old")
@@ -282,13 +286,11 @@ def test_a_router_that_goes_away_and_dies_gives_its_calls_to_the_next(
         other.wait_for_call("old")
         assert half.call("r", "release", "h") == "r"
         assert old.result(SECONDS_MAX) == "old"
-    other.kill()
 
 
 def test_the_next_router_of_the_address_is_asked_when_one_is_killed(
-    kind: str, router: ScriptedRouter
+    kind: str, router: ScriptedRouter, other: ScriptedRouter
 ) -> None:
-    other = ScriptedRouter().start()
     dead = unused_port()
     target = f"router://127.0.0.1:{dead},127.0.0.1:{router.port},127.0.0.1:{other.port}"
     with half_of(kind, target) as half:
@@ -300,7 +302,6 @@ def test_the_next_router_of_the_address_is_asked_when_one_is_killed(
         other.wait_for_call("held")
         assert half.call("r", "release", "h") == "r"
         assert held.result(SECONDS_MAX) == "held"
-    other.kill()
 
 
 # The end ------------------------------------------------------------------------------------------
