@@ -18,7 +18,7 @@ from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.core.records import MetadataEntry
 
 if TYPE_CHECKING:
-    from checkpoint_router.cli.deletion import Content
+    from checkpoint_router.cli.contents import Content
 
 Document = dict[str, Any]
 
