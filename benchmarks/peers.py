@@ -99,12 +99,23 @@ async def open_router(place: Place) -> AsyncIterator[Peer]:
 
             yield Peer(
                 name=ROUTER,
-                promise="power loss: SQLite WAL, synchronous=FULL, fsync before the answer",
+                promise=await _promised(router.target),
                 versions=versions("langgraph-checkpoint-router", "grpcio", "protobuf")
                 | {"sqlite3": sqlite3.sqlite_version},
                 saver_of=lambda client: saver,
                 close_and_measure=measure,
             )
+
+
+async def _promised(target: str) -> str:
+    import grpc
+
+    from checkpoint_router.v1 import admin_service_pb2 as messages
+    from checkpoint_router.v1 import admin_service_pb2_grpc as services
+
+    async with grpc.aio.insecure_channel(target.removeprefix("router://")) as channel:
+        call: Any = services.AdminServiceStub(channel).GetRouter
+        return " ".join((await call(messages.GetRouterRequest())).promises)
 
 
 @asynccontextmanager
@@ -152,7 +163,10 @@ async def open_postgres(place: Place, *, each: bool = False) -> AsyncIterator[Pe
 
         yield Peer(
             name=POSTGRES_EACH if each else POSTGRES,
-            promise=f"power loss: synchronous_commit={commit}, fsync={fsync}",
+            promise=_survives(
+                power_loss=(commit, fsync) == ("on", "on"),
+                settings=f"synchronous_commit={commit}, fsync={fsync}",
+            ),
             versions=versions("langgraph-checkpoint-postgres", "psycopg", "psycopg-pool")
             | {"PostgreSQL": server},
             saver_of=saver_of,
@@ -203,7 +217,10 @@ async def open_sqlite(place: Place) -> AsyncIterator[Peer]:
 
         yield Peer(
             name=SQLITE,
-            promise=f"power loss: {pragmas['journal_mode']}, synchronous={level}",
+            promise=_survives(
+                power_loss=level in ("FULL", "EXTRA"),
+                settings=f"journal_mode={pragmas['journal_mode']}, synchronous={level}",
+            ),
             versions=versions("langgraph-checkpoint-sqlite", "aiosqlite")
             | {"sqlite3": sqlite3.sqlite_version},
             saver_of=lambda client: saver,
@@ -223,11 +240,16 @@ async def open_memory(place: Place) -> AsyncIterator[Peer]:
 
     yield Peer(
         name=MEMORY,
-        promise="nothing, not even the end of its process",
+        promise="an acknowledged write survives nothing, not even the end of its process",
         versions=versions("langgraph", "langgraph-checkpoint"),
         saver_of=lambda client: saver,
         close_and_measure=measure,
     )
+
+
+def _survives(*, power_loss: bool, settings: str) -> str:
+    what = "a loss of power" if power_loss else "the end of its process, not a loss of power"
+    return f"an acknowledged write survives {what} ({settings})"
 
 
 def versions(*packages: str) -> dict[str, str]:

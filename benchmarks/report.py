@@ -81,9 +81,7 @@ class Report:
 
     def notes(self) -> list[str]:
         """What a reader has to know to use the numbers."""
-        promises = [
-            f"{peer.name}: an acknowledged write survives {peer.promise}" for peer in self.peers
-        ]
+        promises = [f"{peer.name}: {peer.promise}" for peer in self.peers]
         how = (
             f"medians of {self.rounds} rounds; ratios are taken inside a round; "
             "the long thread was taken once"
@@ -98,7 +96,8 @@ class Report:
             f"{os.cpu_count()} cores, load average {self.load:.2f} at the start; "
             f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
         )
-        return [how, *promises, postgres, machine]
+        took_part = any(peer.name == POSTGRES for peer in self.peers)
+        return [how, *promises, *([postgres] if took_part else ()), machine]
 
     def versions(self) -> dict[str, str]:
         """Of everything that took part."""
