@@ -3,9 +3,11 @@
 Owner of the state: one `Sessions` for a saver and all its clones. A run is what one process does
 from one read: it has the token of that read, and a segment from its first write on. LangGraph
 carries the *object* that a read returns as `thread_id` to every call of that run in that
-namespace; so that object, a string like any other, bears the run. Where it is absent (a first
-run, a fresh subgraph, a hand-written config) the run's own context has it, then what the saver
-remembers of the checkpoint, then, outside any run, the last one of the thread.
+namespace; so that object, a string like any other, bears the run. A call inside a run asks the
+run's own context first, since the object in a nested graph's config may be an older one that the
+user gave, then the object, then what the saver remembers of the checkpoint. Outside any run it is
+the object, then what the saver read last of the thread, if that serves the checkpoint; else the
+call reads first.
 """
 
 import os
