@@ -190,7 +190,8 @@ def peel_table(peeled: dict[str, Peeled], superstep: tuple[float, float], fsync:
     memory, ours = superstep
     table.caption = (
         f"load average {os.getloadavg()[0]:.1f}; a busy machine shows mostly in the link, where "
-        f"processes wait for a core. One fdatasync of 4 KB on this disk: {fsync * 1e3:,.0f}. "
+        "processes wait for a core, and a link below 0 says that the disk was too uneven: run it "
+        f"again. One fdatasync of 4 KB on this disk: {fsync * 1e3:,.0f}. "
         f"A superstep of an agent: {ours * 1e3:,.0f}, of which LangGraph itself "
         f"(InMemorySaver) {memory * 1e3:,.0f}"
     )
