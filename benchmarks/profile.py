@@ -70,7 +70,11 @@ async def put_writes(saver: Saver, thread: str, times: int) -> list[Step]:
     """`aput_writes` of one finished task."""
     config = await one_checkpoint(saver, thread)
     tasks = [(task_writes(index), str(uuid4())) for index in range(times)]
-    return [lambda w=w, t=t: saver.aput_writes(config, w, t) for w, t in tasks]  # type: ignore[misc]
+
+    def step(writes: list[tuple[str, Any]], task: str) -> Step:
+        return lambda: saver.aput_writes(config, writes, task)
+
+    return [step(writes, task) for writes, task in tasks]
 
 
 async def gets(saver: Saver, thread: str, times: int) -> list[Step]:

@@ -165,7 +165,8 @@ async def stacked_saver(directory: Path) -> AsyncIterator[tuple[RouterSaver, Led
     await engine.open()
     try:
         saver = RouterSaver(TARGET, serde=TimedSerialiser(ledger))
-        saver._links = PerfectLink(engine, ledger)  # type: ignore[assignment]
+        links: Any = PerfectLink(engine, ledger)
+        saver._links = links
         yield saver, ledger
     finally:
         await engine.close()
