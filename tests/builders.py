@@ -26,7 +26,7 @@ from checkpoint_router.core.records import (
     entry_of,
     pack_event,
 )
-from checkpoint_router.core.token import Base, ReadToken, seal
+from checkpoint_router.core.token import Base, Cut, ReadToken, seal
 from checkpoint_router.storage.port import Append
 
 KEY = bytes(32)
@@ -54,6 +54,7 @@ def token(
     seen: Mapping[str, Iterable[int]] | None = None,
     base: str | None = None,
     cut: EventId | None = None,
+    cut_ns: str = "",
     hlc: int = 0,
     term: int = 0,
     key: bytes = KEY,
@@ -66,7 +67,9 @@ def token(
         ReadToken(
             thread=thread_hash(thread),
             gen=gen,
-            base=None if base is None else Base(segment=segment(base), cut=cut),
+            base=None
+            if base is None
+            else Base(segment=segment(base), cuts=() if cut is None else (Cut(cut_ns, cut),)),
             seen=frontier,
             hlc=hlc,
             term=term,

@@ -17,7 +17,7 @@ from checkpoint_router.core.token import unseal
 from .client import Run
 from .histories import Check
 from .oracle import CHECKPOINT, Dispute, Known, Name
-from .world import NAMESPACES, THREAD, Broken, Replica, World, line_of, name_of, names
+from .world import NAMESPACES, THREAD, Broken, Replica, World, cut_of, line_of, name_of, names
 
 Answers = dict[str, object]
 
@@ -148,7 +148,7 @@ def answers(replica: Replica) -> Answers:
 def _shown(shown: view.Shown | None) -> object:
     if shown is None:
         return None
-    base = shown.base.segment, shown.base.cut and name_of(shown.base.cut)
+    base = shown.base.segment, cut_of(shown.base)
     writes = tuple(name_of(w) for w in shown.writes)
     return name_of(shown.checkpoint.id), writes, shown.parent_id, base
 

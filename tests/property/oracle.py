@@ -134,7 +134,10 @@ class Known:
             return line
         at = line.index(cut)
         there = self.facts[cut].ns, self.facts[cut].cid
-        return line[: at + 1] + [e for e in line[at + 1 :] if self._writes_on(e, there)]
+        later = line[at + 1 :]
+        # Other namespaces stay where they are: the id says nothing of them.
+        kept = [e for e in later if self._writes_on(e, there) or self.facts[e].ns != there[0]]
+        return line[: at + 1] + kept
 
     def _lineage(self, segment: bytes) -> tuple[Name, ...]:
         return (*self.read_lineage(self.stories[segment]), *self.segments[segment])

@@ -63,7 +63,7 @@ def _tolerate_gaps(patch: Patch) -> None:
         token = parse(header.token)
         if token.base is not None and (
             token.base.segment not in self.segments
-            or (token.base.cut is not None and self.entry(token.base.cut) is None)
+            or any(c.last is not None and self.entry(c.last) is None for c in token.base.cuts)
         ):
             patched = replace(token, base=None)
             with pytest.MonkeyPatch.context() as inner:

@@ -52,7 +52,7 @@ from checkpoint_router.core.records import (
     unpack_entry,
     unpack_event,
 )
-from checkpoint_router.core.token import Base, ReadToken, seal, unseal
+from checkpoint_router.core.token import Base, Cut, ReadToken, seal, unseal
 
 KEY = bytes(range(32))
 
@@ -109,7 +109,12 @@ tokens = st.builds(
     ReadToken,
     thread=st.binary(min_size=16, max_size=16),
     gen=stamps,
-    base=st.none() | st.builds(Base, segment=segments, cut=st.none() | event_ids),
+    base=st.none()
+    | st.builds(
+        Base,
+        segment=segments,
+        cuts=st.lists(st.builds(Cut, texts, st.none() | event_ids), max_size=3).map(tuple),
+    ),
     seen=frontiers,
     hlc=stamps,
     term=stamps,

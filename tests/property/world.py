@@ -88,6 +88,12 @@ def name_of(event: EventId) -> Name:
     return event.segment, event.index
 
 
+def cut_of(base: Base) -> Name | None:
+    """The event at which a read by id is cut; such a read cuts one namespace at the most."""
+    assert len(base.cuts) <= 1
+    return next((name_of(c.last) for c in base.cuts if c.last is not None), None)
+
+
 class World:
     """One thread, `processes` agents, `replicas` routers that know different parts of it."""
 
@@ -216,7 +222,7 @@ class World:
         token = self.token(replica, base)
         told = None
         if base is not None:
-            told = base.segment, None if base.cut is None else name_of(base.cut)
+            told = base.segment, cut_of(base)
         # What the run saw is all that the replica has: the oracle never looks into the token.
         story = Story(told, frozenset(replica.stored), frozenset())
         line = tuple(self.known(replica).read_lineage(story))

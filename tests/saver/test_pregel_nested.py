@@ -64,6 +64,22 @@ async def test_time_travel_reaches_into_a_subgraph(alike: Alike) -> None:
     await alike(scenario)
 
 
+async def test_a_subgraphs_past_is_changed_and_the_graph_around_it_stays(alike: Alike) -> None:
+    async def scenario(compiled: Compile) -> list[Any]:
+        inner = line(("s", say("s")), ("ask", ask), ("u", say("u"))).compile()
+        graph = compiled(line(("a", say("a")), ("sub", inner), ("b", say("b"))))
+        await graph.invoke({"log": ["in"]}, THREAD)
+        waiting = await graph.get_state(THREAD, subgraphs=True)
+        inside = dict(waiting.tasks[0].state.config["configurable"])
+        del inside["checkpoint_id"]
+        history = await graph.history({"configurable": inside})
+        assert len(history) > 1
+        await graph.update_state(history[-1].config, {"log": ["inside"]})
+        return await story(graph)
+
+    await alike(scenario)
+
+
 async def test_graphs_in_graphs_in_graphs(alike: Alike) -> None:
     async def scenario(compiled: Compile) -> list[Any]:
         deepest = line(("ask", ask), ("d", say("d"))).compile()

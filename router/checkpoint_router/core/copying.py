@@ -11,7 +11,7 @@ from checkpoint_router.core.digests import copied, thread_hash
 from checkpoint_router.core.history import History, Segment, bits
 from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey
 from checkpoint_router.core.records import Event, Header
-from checkpoint_router.core.token import Base, ReadToken, seal
+from checkpoint_router.core.token import Base, Cut, ReadToken, seal
 
 
 class Copy:
@@ -63,20 +63,30 @@ class Copy:
         left = segment.base_lineage & ~source.erased
         if base is None or not left:
             return None
-        at, cut = base.segment, base.cut
-        if cut is not None and source.erased >> source.position(cut) & 1:
-            limit = source.order(source.position(cut))
-            below = [p for p in bits(left) if source.order(p) < limit]
-            if not below:
-                return None
-            cut = source.entries[max(below, key=source.order)].id
+        at = base.segment
         if not source.segments[at].mask & segment.past & ~source.erased:
-            last = source.entries[max(bits(left), key=source.order)].id
-            at, cut = last.segment, cut or last
+            at = source.entries[max(bits(left), key=source.order)].id.segment
+        surplus = source.lineage(at).mask & segment.past & ~source.erased & ~left
+        cuts = [
+            Cut(ns, self._cut(base, left & mask, surplus & mask))
+            for ns, mask in source.in_ns.items()
+            if surplus & mask
+        ]
         return Base(
             segment=copied(self._call, EventId(at, 1)).segment,
-            cut=None if cut is None else copied(self._call, cut),
+            cuts=tuple(Cut(c.ns, c.last and copied(self._call, c.last)) for c in cuts),
         )
+
+    def _cut(self, base: Base, left: int, surplus: int) -> EventId | None:
+        """After which event of one namespace the surplus begins: as it was cut, or, if that
+        checkpoint was pruned, after the last event before it."""
+        source = self._source
+        for cut in base.cuts:
+            if cut.last is not None and left >> source.position(cut.last) & 1:
+                return cut.last
+        limit = min(source.order(p) for p in bits(surplus))
+        below = [p for p in bits(left) if source.order(p) < limit]
+        return source.entries[max(below, key=source.order)].id if below else None
 
     def _given(self, segment: Segment) -> tuple[EventId, ...]:
         """What the segment gave up, or one in its past did: that one may be gone."""

@@ -39,6 +39,12 @@ class InvalidArgument(RouterError, ValueError):
     reason = "INVALID_ARGUMENT"
 
 
+class WrongType(InvalidArgument, TypeError):
+    """An argument is of a type that the call cannot take. A TypeError too, as it would be."""
+
+    reason = "WRONG_TYPE"
+
+
 class MissingId(InvalidArgument, KeyError):
     """A config lacks an id that the call needs. A KeyError too, as stock savers raise."""
 

@@ -22,7 +22,7 @@ from checkpoint_router.core import limits
 from checkpoint_router.core.clock import Frontier, Ranges, indices, ranges_of
 from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey
 from checkpoint_router.core.records import Entry, Header, Kind
-from checkpoint_router.core.token import Base, ReadToken, parse
+from checkpoint_router.core.token import Base, Cut, ReadToken, parse
 
 _MISSING_NAMED_MAX: Final = 64
 """Missing events that are named to whoever waits for them; that there are any is what counts."""
@@ -96,6 +96,9 @@ class History:
         self.writes: dict[CheckpointName, int] = {}
         self.children: dict[CheckpointName, int] = {}
         self.by_ns: dict[str, int] = {}
+        """Checkpoints of each namespace."""
+        self.in_ns: dict[str, int] = {}
+        """Checkpoints and writes of each namespace."""
         self.names: list[tuple[str, str]] = []
         """(checkpoint id, namespace) of every checkpoint, ascending."""
         self._frontier: set[SegmentId] = set()
@@ -238,21 +241,27 @@ class History:
             return 0
         v = self.segments[base.segment]
         lineage = (v.base_lineage | v.mask) & past
-        if base.cut is None:
-            return lineage
-        cut = self.entry(base.cut)
-        assert cut is not None, "a base is in the past of its segment"
-        own = self.segments[base.cut.segment]
-        before = own.base_lineage
+        for cut in base.cuts:
+            lineage &= ~self.in_ns.get(cut.ns, 0) | self._until(cut)
+        return lineage
+
+    def _until(self, cut: Cut) -> int:
+        """What a cut leaves of its namespace."""
+        if cut.last is None:
+            return 0
+        last = self.entry(cut.last)
+        assert last is not None, "a cut is in the past of its segment"
+        own = self.segments[cut.last.segment]
+        before = own.base_lineage | self.writes.get((last.ns, last.checkpoint_id), 0)
         for index, position in own.events.items():
-            if index <= base.cut.index:
+            if index <= cut.last.index:
                 before |= 1 << position
-        # What was written on that checkpoint belongs to it, wherever it stands on the lineage.
-        return lineage & (before | self.writes.get((cut.ns, cut.checkpoint_id), 0))
+        return before
 
     def _index(self, entry: Entry, segment: Segment, position: int) -> None:
         name = (entry.ns, entry.checkpoint_id)
         bit = 1 << position
+        self.in_ns[entry.ns] = self.in_ns.get(entry.ns, 0) | bit
         if entry.kind is Kind.WRITES:
             self.writes[name] = self.writes.get(name, 0) | bit
             return

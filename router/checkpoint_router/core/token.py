@@ -6,6 +6,7 @@ Routers never decide base, seen, generation or stamps of an event: they take the
 """
 
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -22,14 +23,26 @@ MAC_BYTES: Final = 16
 KEY_BYTES: Final = 32
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Leaves out what stands in a namespace after an event; all of it, if there is none.
+
+    What was written on the event's checkpoint belongs to it, wherever it stands.
+    """
+
+    ns: str
+    last: EventId | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
     """What a segment continues."""
 
     segment: SegmentId
     """The winner when the run read, or for a read by id the segment whose lineage has it."""
-    cut: EventId | None = None
-    """For a read by id: the checkpoint at which that lineage is cut."""
+    cuts: tuple[Cut, ...] = ()
+    """For a read by id: where that lineage is cut, in the namespace that was read. A journey into
+    one namespace's past leaves the others where they are: an id says nothing of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +74,7 @@ def seal(token: ReadToken, key: bytes) -> bytes:
             if base is None
             else (
                 base.segment,
-                None if base.cut is None else (base.cut.segment, base.cut.index),
+                tuple((c.ns, c.last and (c.last.segment, c.last.index)) for c in base.cuts),
             ),
             token.seen,
             token.hlc,
@@ -110,10 +123,13 @@ def parse(sealed: bytes) -> ReadToken:
         raise TokenInvalid(f"the causal token cannot be read: {e}") from None
 
 
-def _base(segment: bytes, cut: tuple[bytes, int] | None) -> Base:
+def _base(segment: bytes, cuts: Sequence[tuple[str, tuple[bytes, int] | None]]) -> Base:
     return Base(
         segment=checked_segment(segment),
-        cut=None if cut is None else EventId(checked_segment(cut[0]), cut[1]),
+        cuts=tuple(
+            Cut(ns, None if last is None else EventId(checked_segment(last[0]), last[1]))
+            for ns, last in cuts
+        ),
     )
 
 

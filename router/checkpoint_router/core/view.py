@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from checkpoint_router.core.history import History, Lineage, bits
 from checkpoint_router.core.ids import EventId
 from checkpoint_router.core.records import Entry, WriteRow, WriteSet
-from checkpoint_router.core.token import Base
+from checkpoint_router.core.token import Base, Cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +63,10 @@ def by_id(history: History, ns: str, cid: str, lineage: Lineage | None = None) -
         lineage = winner if winner.mask & named else _greatest_with(history, named)
     assert lineage.tip is not None
     position = max(bits(named & lineage.mask), key=history.order)
-    # Who names the head goes nowhere: cut there, the lineage would lose what stands after it in
-    # other namespaces, such as the graph around a subgraph whose state is updated.
-    cut = None if position == head(history, ns, lineage) else history.entries[position].id
-    return _shown(history, position, Base(segment=lineage.tip, cut=cut), lineage)
+    # Who names the head goes nowhere: that is a plain read.
+    newest = position == head(history, ns, lineage)
+    cuts = () if newest else (Cut(ns, history.entries[position].id),)
+    return _shown(history, position, Base(segment=lineage.tip, cuts=cuts), lineage)
 
 
 def listed(
