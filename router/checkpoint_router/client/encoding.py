@@ -23,6 +23,12 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from checkpoint_router.client.arguments import (
+    checked_key,
+    checked_mapping,
+    checked_path,
+    encoded,
+)
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import CheckpointTuple as Found
 from checkpoint_router.core.answers import MetadataFilter, NewBlob, PendingWrite
@@ -50,6 +56,9 @@ _MANIFEST_INLINE_BYTES: Final = 128
 _WRITES_INLINE_BYTES: Final = 2048
 """Values up to this size ride in the write set, which nobody repeats."""
 
+_PATH_PARTS_MAX: Final = 32
+"""Parts of a path in an error."""
+
 _PLAIN: Final = (str, int, float, bool, type(None))
 
 Remembered = Callable[[str, Version], Content | None]
@@ -75,8 +84,9 @@ def encode_checkpoint(
     previous: Callable[[str], bytes | None],
 ) -> Encoded:
     """The record of a checkpoint. Raises SerialisationError, InvalidArgument, LimitExceeded."""
-    values: Mapping[str, Any] = checkpoint["channel_values"]
-    versions: Mapping[str, Any] = checkpoint["channel_versions"]
+    values = _part(checkpoint, "channel_values")
+    versions = _part(checkpoint, "channel_versions")
+    checked_mapping("new_versions", new_versions)
     manifest: list[ChannelEntry] = []
     blobs: list[NewBlob] = []
 
@@ -109,7 +119,7 @@ def encode_checkpoint(
             parent_id=parent_id,
             body=_typed(serde, body, "the checkpoint"),
             manifest=tuple(manifest),
-            metadata=encode_metadata(serde, get_checkpoint_metadata(config, metadata)),
+            metadata=encode_metadata(serde, _whole_metadata(config, metadata)),
         ),
         tuple(blobs),
     )
@@ -132,7 +142,7 @@ def encode_writes(
             blobs.append(blob)
         checked_id("channel", channel, empty=True)
         rows.append(WriteRow(WRITES_IDX_MAP.get(channel, at), channel, content))
-    return Encoded(WriteSet(task_path=task_path, rows=tuple(rows)), tuple(blobs))
+    return Encoded(WriteSet(task_path=checked_path(task_path), rows=tuple(rows)), tuple(blobs))
 
 
 def encode_metadata(
@@ -142,26 +152,35 @@ def encode_metadata(
     out = []
     for key, value in metadata.items():
         checked_id("metadata key", key, empty=True)
-        if is_json(value):
-            text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
-            out.append(MetadataEntry(key, text))
-        else:
-            out.append(MetadataEntry(key, _typed(serde, value, f"metadata key {key!r}")))
+        try:
+            text = _json(value)
+        except (RecursionError, ValueError) as e:
+            raise SerialisationError(
+                f"metadata key {key!r} cannot be serialised: {type(e).__name__}: {e}. Nothing was "
+                f"written.",
+                field=key,
+            ) from e
+        typed = _typed(serde, value, f"metadata key {key!r}") if text is None else text
+        out.append(MetadataEntry(key, typed))
     return tuple(out)
 
 
 def encode_filters(filter: Mapping[str, Any] | None) -> tuple[MetadataFilter, ...]:
     """Filters as JSON. Raises InvalidArgument for a value that JSON cannot say."""
     out = []
-    for key, value in (filter or {}).items():
-        if not is_json(value):
+    for key, value in checked_mapping("filter", filter, optional=True).items():
+        try:
+            text = _json(value)
+        except (RecursionError, ValueError):
+            text = None
+        if text is None:
             raise InvalidArgument(
                 f"filter {key!r} asks for a {type(value).__name__}; metadata is compared as JSON "
                 f"(text, numbers, booleans, None, lists, dicts with text keys).",
                 field=key,
             )
         checked_id("filter key", key, empty=True)
-        out.append(MetadataFilter(key=key, json=json.dumps(value)))
+        out.append(MetadataFilter(key=key, json=text))
     return tuple(out)
 
 
@@ -221,6 +240,24 @@ def decode_metadata(serde: SerializerProtocol, metadata: Sequence[MetadataEntry]
     }
 
 
+def _json(value: Any) -> str | None:
+    """`value` as JSON; None where JSON does not give it back. Raises RecursionError for one that
+    is too deep, or in itself, and ValueError for a number that is too long."""
+    if not is_json(value):
+        return None
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+
+
+def _part(checkpoint: LangGraphCheckpoint, key: str) -> Mapping[str, Any]:
+    return checked_mapping(key, checked_key("the checkpoint", checkpoint, key))
+
+
+def _whole_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> Mapping[str, Any]:
+    checked_mapping("metadata", metadata)
+    checked_mapping("config['metadata']", config.get("metadata"), optional=True)
+    return get_checkpoint_metadata(config, metadata)
+
+
 def is_json(value: Any) -> bool:
     """Whether JSON gives `value` back, a tuple as a list aside."""
     if isinstance(value, str):
@@ -275,8 +312,11 @@ def _typed(serde: SerializerProtocol, value: Any, where: str) -> Typed:
     return Typed(tag, bytes(data))
 
 
-def _failing_path(serde: SerializerProtocol, value: Any) -> str:
-    """Where inside `value` the serialiser fails: the innermost part that fails by itself."""
+def _failing_path(serde: SerializerProtocol, value: Any, depth: int = 0) -> str:
+    """Where inside `value` the serialiser fails: the innermost part that fails by itself, as far
+    as anybody would read."""
+    if depth == _PATH_PARTS_MAX:
+        return "…"
     parts: list[tuple[str, Any]] = []
     if isinstance(value, Mapping):
         parts = [(f"[{k!r}]", v) for k, v in value.items()]
@@ -290,7 +330,7 @@ def _failing_path(serde: SerializerProtocol, value: Any) -> str:
         except RecursionError:
             return name
         except Exception:  # noqa: BLE001 # a user's serialiser may raise anything
-            return name + _failing_path(serde, part)
+            return name + _failing_path(serde, part, depth + 1)
     return ""
 
 
@@ -324,13 +364,14 @@ def _config(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:
 
 def _checked_version(channel: str, version: Any) -> None:
     if type(version) is str and len(version) <= limits.TYPE_BYTES_MAX:
+        encoded(f"the version of channel {channel!r:.100}", version)
         return
     if type(version) is int and -(2**63) <= version < 2**63:
         return
     if type(version) is float:
         return
     raise InvalidArgument(
-        f"channel {channel!r} has version {version!r}; a version is a short text, an integer of "
-        f"64 bits or a float.",
+        f"channel {channel!r:.100} has version {version!r:.100}; a version is a short text, an "
+        f"integer of 64 bits or a float.",
         field=channel,
     )

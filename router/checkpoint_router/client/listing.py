@@ -9,10 +9,16 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpoint_router.client import encoding
-from checkpoint_router.client.operations import Call, Operation, Operations, names_of
+from checkpoint_router.client.arguments import checked_limit, optional_id
+from checkpoint_router.client.operations import (
+    Call,
+    Operation,
+    Operations,
+    configurable_of,
+    names_of,
+)
 from checkpoint_router.core.answers import CheckpointTuple as Found
 from checkpoint_router.core.answers import Listed, ListQuery
-from checkpoint_router.core.errors import InvalidArgument
 from checkpoint_router.core.records import Typed
 from checkpoint_router.v1 import checkpoint_service_pb2 as pb
 from checkpoint_router.wire import answers, requests
@@ -30,13 +36,9 @@ class Listing:
         before: RunnableConfig | None,
         limit: int | None,
     ) -> None:
-        if limit is not None and limit < 0:
-            raise InvalidArgument(
-                f"limit is {limit}; give a number from 0 on, or None for all.", field="limit"
-            )
         self._operations = operations
         self._serde = serde
-        self._left = limit
+        self._left = checked_limit(limit)
         self._query: ListQuery | None = self._first(config, filter, before)
 
     def _first(
@@ -45,10 +47,10 @@ class Listing:
         filter: Mapping[str, Any] | None,
         before: RunnableConfig | None,
     ) -> ListQuery:
-        configurable = (config or {}).get("configurable") or {}
+        configurable = configurable_of(config)
         thread = ns = cid = session = None
         if configurable:
-            names = names_of({"configurable": configurable})
+            names = names_of(config)
             thread, cid = names.thread, names.checkpoint_id
             # Absent means every namespace here, unlike in get_tuple.
             ns = None if configurable.get("checkpoint_ns") is None else names.ns
@@ -58,13 +60,13 @@ class Listing:
             self._run = run
         else:
             self._run = None
-        limit = ((before or {}).get("configurable") or {}).get("checkpoint_id")
+        limit = configurable_of(before).get("checkpoint_id")
         return ListQuery(
             tenant=self._operations.tenant,
             thread=thread,
             ns=ns,
             checkpoint_id=cid,
-            before=str(limit) if limit else None,
+            before=optional_id("before's checkpoint_id", limit),
             filters=encoding.encode_filters(filter),
             session=session,
         )

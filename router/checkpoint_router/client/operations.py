@@ -7,7 +7,7 @@ so values are serialised, and the order of a run's calls is fixed, before anythi
 
 import os
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 from langchain_core.runnables import RunnableConfig
@@ -21,6 +21,15 @@ from langgraph.checkpoint.base import Checkpoint as LangGraphCheckpoint
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpoint_router.client import encoding
+from checkpoint_router.client.arguments import (
+    checked_key,
+    checked_list,
+    checked_mapping,
+    checked_writes,
+    id_text,
+    id_texts,
+    optional_id,
+)
 from checkpoint_router.client.encoding import Encoded
 from checkpoint_router.client.sessions import Run, Sessions
 from checkpoint_router.core import limits
@@ -36,9 +45,11 @@ from checkpoint_router.core.digests import event_digest
 from checkpoint_router.core.errors import (
     DataLoss,
     InvalidArgument,
+    LimitExceeded,
     MissingId,
     Stale,
     ThreadDeleted,
+    TokenInvalid,
     Unavailable,
 )
 from checkpoint_router.core.ids import ThreadKey, checked_id, checked_tenant
@@ -58,6 +69,12 @@ from checkpoint_router.wire import answers, requests
 T = TypeVar("T")
 
 REQUEST_ID_BYTES = 16
+
+_USELESS: Final = (Stale, TokenInvalid)
+"""Refusals of a token that no later try will change: its storage lost events, or is another one."""
+
+_REFUSED: Final = (*_USELESS, ThreadDeleted, InvalidArgument, LimitExceeded)
+"""Refusals after which it is certain that nothing was stored."""
 
 
 class Call(NamedTuple):
@@ -99,7 +116,8 @@ class Operations:
     ) -> Operation[RunnableConfig]:
         """Stores a checkpoint; returns its config, which bears the run."""
         names = names_of(config)
-        cid = checked_id("checkpoint id", checkpoint["id"])
+        whole = checked_mapping("the checkpoint", checkpoint)
+        cid = checked_id("checkpoint id", checked_key("the checkpoint", whole, "id"))
         run = self._writer(names)
 
         def encode(known: Run | None) -> Encoded:
@@ -150,7 +168,7 @@ class Operations:
                 field="checkpoint_id",
             )
         checked_id("task_id", task_id, empty=True)
-        if not writes:  # every write of the task went to an untracked channel
+        if not checked_writes(writes):  # every write of the task went to an untracked channel
             return
         encoded = encoding.encode_writes(serde, writes, task_path)
         run = self._writer(names)
@@ -215,8 +233,10 @@ class Operations:
                 if answer.missing:
                     raise _lost(answer.missing)
         except BaseException as e:
-            if not isinstance(e, InvalidArgument | ThreadDeleted | Stale):
+            if not isinstance(e, _REFUSED):
                 run.give_up(event.id)
+            if isinstance(e, _USELESS) and self.sessions.merely_remembered(names.configurable):
+                self.sessions.forget(names.thread)
             raise
         run.acknowledged(event.id, answers.clock_of(answer.clock))
         return event
@@ -269,6 +289,9 @@ class Operations:
         """What each delta channel is rebuilt from."""
         if not channels:
             return {}
+        channels = [
+            checked_id("channel", c, empty=True) for c in checked_list("channels", channels)
+        ]
         names = names_of(config)
         run = self.sessions.run_of_read(names.thread, names.configurable)
         thread = ThreadKey(self.tenant, names.thread)
@@ -296,7 +319,7 @@ class Operations:
         guard = self.sessions.guard(names.thread, names.configurable) if inside is None else None
         try:
             return (yield from self._read_as(names, inside or guard, inside, with_blobs))
-        except (Stale, ThreadDeleted) as e:
+        except (*_USELESS, ThreadDeleted) as e:
             if guard is None:
                 raise
             # A token that is merely remembered must not stand in the way for ever.
@@ -361,7 +384,7 @@ class Operations:
 
     def delete_thread(self, thread_id: str) -> Operation[None]:
         """Deletes a thread, as it is now: the generation that ends is read first."""
-        thread = ThreadKey.of(self.tenant, str(thread_id))
+        thread = ThreadKey(self.tenant, id_text("thread_id", thread_id))
         look = pb.GetTupleRequest()
         requests.fill_get_tuple(look, thread, "", None, None, with_blobs=False)
         clock = answers.read_answer_of((yield Call("get_tuple", look))).clock
@@ -372,7 +395,7 @@ class Operations:
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> Operation[None]:
         """Removes the checkpoints of these runs."""
-        ids = _texts("run_ids", run_ids)
+        ids = id_texts("run_ids", run_ids)
         for at in range(0, len(ids), limits.IDS_PER_CALL_MAX):
             request = pb.DeleteForRunsRequest()
             batch = ids[at : at + limits.IDS_PER_CALL_MAX]
@@ -384,21 +407,21 @@ class Operations:
         request = pb.CopyThreadRequest()
         requests.fill_copy_thread(
             request,
-            ThreadKey.of(self.tenant, str(source)),
-            ThreadKey.of(self.tenant, str(target)),
+            ThreadKey(self.tenant, id_text("source_thread_id", source)),
+            ThreadKey(self.tenant, id_text("target_thread_id", target)),
             os.urandom(REQUEST_ID_BYTES),
         )
         yield Call("copy_thread", request)
 
     def prune(self, thread_ids: Sequence[str], strategy: str) -> Operation[None]:
         """Prunes threads."""
-        ids = _texts("thread_ids", thread_ids)
+        ids = id_texts("thread_ids", thread_ids)
         try:
             chosen = PruneStrategy(strategy)
         except ValueError:
             known = ", ".join(repr(s.value) for s in PruneStrategy)
             raise InvalidArgument(
-                f"prune strategy {strategy!r} is unknown; there are {known}.", field="strategy"
+                f"prune strategy {strategy!r:.100} is unknown; there are {known}.", field="strategy"
             ) from None
         for at in range(0, len(ids), limits.IDS_PER_CALL_MAX):
             request = pb.PruneRequest()
@@ -409,31 +432,28 @@ class Operations:
             self.sessions.forget(thread)
 
 
+def configurable_of(config: Any) -> Mapping[str, Any]:
+    """The ids of a config, whatever else it has; empty if there is none."""
+    whole = checked_mapping("config", config, optional=True)
+    return checked_mapping("config['configurable']", whole.get("configurable"), optional=True)
+
+
 def names_of(config: RunnableConfig | None) -> Names:
     """The ids of a config. Raises MissingId (a KeyError) without a thread_id."""
-    configurable = (config or {}).get("configurable") or {}
+    configurable = configurable_of(config)
     thread = configurable.get("thread_id")
     if thread is None:
         raise MissingId(
             "the config has no thread_id. Give config={'configurable': {'thread_id': …}}.",
             field="thread_id",
         )
+    ns = configurable.get("checkpoint_ns")
     return Names(
-        checked_id("thread_id", str(thread)),
-        checked_id("checkpoint_ns", configurable.get("checkpoint_ns") or "", empty=True),
-        _optional("checkpoint_id", configurable.get("checkpoint_id")),
+        id_text("thread_id", thread),
+        "" if ns is None else checked_id("checkpoint_ns", ns, empty=True),
+        optional_id("checkpoint_id", configurable.get("checkpoint_id")),
         configurable,
     )
-
-
-def _optional(what: str, value: Any) -> str | None:
-    return checked_id(what, str(value)) if value else None
-
-
-def _texts(what: str, values: Sequence[str]) -> list[str]:
-    if isinstance(values, str | bytes):
-        raise TypeError(f"{what} must be a list of ids, not one {type(values).__name__}.")
-    return [checked_id(what, str(v)) for v in values]
 
 
 def _lost(hashes: Sequence[bytes]) -> DataLoss | Unavailable:

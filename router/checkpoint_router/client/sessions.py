@@ -362,7 +362,9 @@ class Sessions:
         carried = configurable.get("thread_id")
         if type(carried) is not CarriedThreadId:
             return None
-        run = carried.run
+        run = getattr(carried, "run", None)  # one that somebody made by hand bears none
+        if not isinstance(run, Run):
+            return None
         return run if run.owner is self and run.pid == os.getpid() else None
 
     def _of_context(self, thread: str, configurable: Mapping[str, Any]) -> Run | None:
