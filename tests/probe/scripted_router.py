@@ -13,10 +13,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -33,20 +34,31 @@ class ScriptedRouter:
 
     def __init__(self, port: int = 0) -> None:
         self.port = port
-        self.events: list[dict[str, Any]] = []
+        # What it says goes into a file, so that whatever it said before it answered is there when
+        # the answer is; a pipe only wakes those who wait.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._changed = threading.Condition()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._said.close()
 
     @property
     def target(self) -> str:
         return f"router://127.0.0.1:{self.port}"
 
-    def start(self) -> "ScriptedRouter":
-        """Starts it, again on the same port if it had one, and waits until it listens."""
-        command = [sys.executable, "-u", __file__, str(self.port)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+    def start(self) -> Self:
+        """Starts it, or starts it again on the same port, and waits until it listens."""
         starts = len(self.seen("listening"))
+        wakes, waker = os.pipe()
+        command = [sys.executable, "-u", __file__, str(self.port), str(waker)]
+        self._process = subprocess.Popen(command, stdout=self._said, pass_fds=[waker])
+        os.close(waker)
+        threading.Thread(target=self._listen, args=(wakes,), daemon=True).start()
         self.wait_for(lambda: len(self.seen("listening")) > starts, "the router to listen")
         self.port = self.seen("listening")[-1]["port"]
         return self
@@ -66,12 +78,14 @@ class ScriptedRouter:
 
     def seen(self, event: str, **fields: object) -> list[dict[str, Any]]:
         """The events of a kind, so far, that have these fields."""
-        with self._changed:
-            return [
-                each
-                for each in self.events
-                if each["event"] == event and all(each[k] == v for k, v in fields.items())
-            ]
+        size = os.fstat(self._said.fileno()).st_size
+        lines = os.pread(self._said.fileno(), size, 0).splitlines(keepends=True)
+        said = [json.loads(line) for line in lines if line.endswith(b"\n")]
+        return [
+            each
+            for each in said
+            if each["event"] == event and all(each[k] == v for k, v in fields.items())
+        ]
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Until `condition` holds; looks at each new event."""
@@ -86,12 +100,11 @@ class ScriptedRouter:
         assert self._process
         self._process.send_signal(number)
 
-    def _read(self, process: "subprocess.Popen[str]") -> None:
-        assert process.stdout
-        for line in process.stdout:
+    def _listen(self, wakes: int) -> None:
+        while os.read(wakes, 4096):
             with self._changed:
-                self.events.append(json.loads(line))
                 self._changed.notify_all()
+        os.close(wakes)
 
 
 # The program --------------------------------------------------------------------------------------
@@ -99,6 +112,7 @@ class ScriptedRouter:
 
 def say(event: str, **fields: object) -> None:
     os.write(1, (json.dumps({"event": event, **fields}) + "\n").encode())
+    os.write(int(sys.argv[2]), b".")
 
 
 class _Script:

@@ -24,16 +24,14 @@ from tests.probe.scripted_router import SECONDS_MAX, ScriptedRouter
 
 @pytest.fixture
 def router() -> Iterator[ScriptedRouter]:
-    router = ScriptedRouter().start()
-    yield router
-    router.kill()
+    with ScriptedRouter() as router:
+        yield router
 
 
 @pytest.fixture
 def other() -> Iterator[ScriptedRouter]:
-    other = ScriptedRouter().start()
-    yield other
-    other.kill()
+    with ScriptedRouter() as other:
+        yield other
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -228,11 +226,8 @@ def test_a_call_waits_for_a_router_that_is_not_there_yet(kind: str) -> None:
     port = unused_port()
     with half_of(kind, f"router://127.0.0.1:{port}") as half:
         answer = half.start("k")
-        router = ScriptedRouter(port).start()
-        try:
+        with ScriptedRouter(port):
             assert answer.result(SECONDS_MAX) == "k"
-        finally:
-            router.kill()
 
 
 def test_a_link_that_broke_while_nothing_was_called_is_opened_by_the_next_call(

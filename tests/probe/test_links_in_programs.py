@@ -55,9 +55,8 @@ def refused(work):
 
 @pytest.fixture(scope="module")
 def router() -> Iterator[ScriptedRouter]:
-    router = ScriptedRouter().start()
-    yield router
-    router.kill()
+    with ScriptedRouter() as router:
+        yield router
 
 
 def run(router: ScriptedRouter, program: str) -> str:
