@@ -38,8 +38,8 @@ RUNTIME: Final = "__pregel_runtime"
 NESTED: Final = "__pregel_task_id"
 """Key that only configs of graphs inside another graph's task have."""
 
-_VALUES_MAX: Final = 4096
-"""Values by (namespace, channel, version) that one run remembers."""
+_VALUES_MAX: Final = 1024
+"""Channels, by namespace, whose values one run remembers."""
 
 
 class CarriedThreadId(str):
@@ -92,7 +92,7 @@ class Run:
     """One read and what this process writes from it. Used by many workers and tasks at once."""
 
     __slots__ = (
-        "_acknowledged", "_blobs", "_carried", "_header_known", "_lock", "_next", "_values",
+        "_acknowledged", "_carried", "_header_known", "_lock", "_next", "_values",
         "by_id", "gen", "memory", "owner", "pid", "segment", "thread", "token",
     )  # fmt: skip
 
@@ -120,8 +120,7 @@ class Run:
         self._header_known = False
         self._carried: tuple[EventId, ...] = ()
         self._lock = threading.Lock()
-        self._values: dict[tuple[str, str, Version], Content] = {}
-        self._blobs: dict[tuple[str, str], bytes] = {}
+        self._values: dict[tuple[str, str], tuple[Version, Content]] = {}
 
     def carrier(self) -> str:
         """The thread id that bears this run."""
@@ -185,27 +184,27 @@ class Run:
                 del self.memory.given_up[next(iter(self.memory.given_up))]
 
     def remember(self, ns: str, channel: str, version: Version, content: Content) -> None:
-        """What the channel holds at a version, so that it need not be serialised again."""
+        """What the channel held when it was last read or written, so that a value that did not
+        change need not be serialised again."""
         with self._lock:
-            self._values[ns, channel, version] = content
-            if isinstance(content, Blob):
-                self._blobs[ns, channel] = content.hash
-            if len(self._values) > _VALUES_MAX:
+            if len(self._values) >= _VALUES_MAX:
                 del self._values[next(iter(self._values))]
+            self._values[ns, channel] = version, content
 
     def remembered(self, ns: str, channel: str, version: Version) -> Content | None:
-        """What `remember` was told, if it is not forgotten."""
-        return self._values.get((ns, channel, version))
+        """What `remember` was told last, if it was of that version."""
+        known, content = self._values.get((ns, channel), (None, None))
+        return content if known == version else None
 
     def previous(self, ns: str, channel: str) -> bytes | None:
         """The blob that the channel held last: a new value may continue it."""
-        return self._blobs.get((ns, channel))
+        _, content = self._values.get((ns, channel), (None, None))
+        return content.hash if isinstance(content, Blob) else None
 
     def forget_values(self) -> None:
         """After a prune, or when a router lacked one: the values may be gone."""
         with self._lock:
             self._values.clear()
-            self._blobs.clear()
 
 
 @dataclass(frozen=True, slots=True)
