@@ -13,10 +13,11 @@ from checkpoint_router.core.history import History, Lineage
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.core.records import WriteRow, WriteSet
 from checkpoint_router.core.token import parse
-from checkpoint_router.engine import engine, reading, removal
-from checkpoint_router.engine.engine import Engine
+from checkpoint_router.engine import reading, removal, writing
 from checkpoint_router.engine.removal import Removal
+from checkpoint_router.engine.shard import Shard
 from checkpoint_router.engine.threads import ThreadState
+from checkpoint_router.engine.writing import Writing
 from checkpoint_router.server.admission import Admission
 from checkpoint_router.storage.port import Append
 from checkpoint_router.wire import events
@@ -36,16 +37,16 @@ Patch = pytest.MonkeyPatch
 
 
 def values_not_checked_on_arrival(patch: Patch) -> None:
-    patch.setattr(engine, "_check_hashes", lambda blobs: None)
+    patch.setattr(writing, "_check_hashes", lambda blobs: None)
 
 
 def needs_not_checked(patch: Patch) -> None:
     patch.setattr(History, "missing", lambda self, segment, ranges: ())
-    patch.setattr(engine, "Append", lambda **given: Append(**{**given, "needs": ()}))
+    patch.setattr(writing, "Append", lambda **given: Append(**{**given, "needs": ()}))
 
 
 def tokens_not_verified(patch: Patch) -> None:
-    for module in (engine, reading):
+    for module in (writing, reading):
         patch.setattr(module, "unseal", lambda sealed, key: parse(sealed))
 
 
@@ -54,32 +55,32 @@ def token_of_any_thread(patch: Patch) -> None:
 
 
 def history_before_storage(patch: Patch) -> None:
-    append = Engine._append
+    append = Writing._append
 
-    async def eager(self: Engine, state: ThreadState, asked: Append) -> Any:
+    async def eager(self: Writing, state: ThreadState, asked: Append) -> Any:
         state.history.apply(asked.entry)
         return await append(self, state, asked)
 
-    patch.setattr(Engine, "_append", eager)
+    patch.setattr(Writing, "_append", eager)
 
 
 def answer_before_storage(patch: Patch) -> None:
-    finish = Engine.finish
+    finish = Shard.finish
 
-    async def eager(self: Engine, work: Any) -> Any:
+    async def eager(self: Shard, work: Any) -> Any:
         if work.__name__ != "_append":
             return await finish(self, work)
         work.close()
         return PutAnswer(missing=(), clock=self.clock(History(ThreadKey("", ""), 1)))
 
-    patch.setattr(Engine, "finish", eager)
+    patch.setattr(Shard, "finish", eager)
 
 
 def history_kept_after_a_delete(patch: Patch) -> None:
     async def half(
         self: Removal, state: ThreadState, thread: ThreadKey, gen: int | None, operation: bytes
     ) -> None:
-        await self._engine.storage.delete(thread, gen, operation)
+        await self._shard.storage.delete(thread, gen, operation)
 
     patch.setattr(Removal, "_end", half)
 

@@ -231,13 +231,13 @@ async def a_call_is_not_taken_without_the_one_before_it(
 
 async def _lose_the_last_event(engine: Engine, thread: ThreadKey) -> None:
     """Takes the event out of the storage in memory, and has the engine read that again."""
-    storage = engine.storage
+    storage = engine.shard.storage
     assert isinstance(storage, MemoryStorage)
     kept = storage._threads[thread]
     last: EventId = list(kept.entries)[-1]
     del kept.entries[last], kept.payload[last]
     kept.indices[last.segment] = ranges_of(e.index for e in kept.entries)
-    async with engine.threads.use(thread) as state:
+    async with engine.shard.threads.use(thread) as state:
         state.doubtful = True
 
 

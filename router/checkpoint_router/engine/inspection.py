@@ -1,7 +1,6 @@
 """Looking at threads without their values: lists, trees, sizes."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from checkpoint_router.core import limits, view
 from checkpoint_router.core.answers import Node, ThreadSummary, Tree, WriteSummary
@@ -20,28 +19,26 @@ from checkpoint_router.core.records import (
     pack_event,
 )
 from checkpoint_router.engine.reading import Reading
+from checkpoint_router.engine.shard import Shard
 from checkpoint_router.engine.threads import ThreadState
-
-if TYPE_CHECKING:
-    from checkpoint_router.engine.engine import Engine
 
 
 class Inspection:
     """What operators ask of threads."""
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
-        self._reading = Reading(engine)
+    def __init__(self, shard: Shard, reading: Reading) -> None:
+        self._shard = shard
+        self._reading = reading
 
     async def list_threads(
         self, tenant: str, limit: int, cursor: bytes
     ) -> tuple[tuple[ThreadSummary, ...], bytes]:
         """See `Engine.list_threads`."""
         size = min(limit, limits.PAGE_TUPLES_MAX) or limits.PAGE_TUPLES_MAX
-        names = await self._engine.storage.threads(tenant, cursor.decode(), size)
+        names = await self._shard.storage.threads(tenant, cursor.decode(), size)
         out = []
         for name in names:
-            async with self._engine.threads.use(ThreadKey(tenant, name)) as state:
+            async with self._shard.threads.use(ThreadKey(tenant, name)) as state:
                 out.append(_summary(state.history))
         return tuple(out), names[-1].encode() if len(names) == size else b""
 
@@ -53,12 +50,12 @@ class Inspection:
             visible = list(bits(history.all & ~history.erased))
             events = await self._reading.events(history, [history.entries[p].id for p in visible])
             hashes = tuple(dict.fromkeys(h for e in events.values() for h in e.blobs()))
-            sizes = await self._engine.storage.blob_sizes(history.thread, history.gen, hashes)
+            sizes = await self._shard.storage.blob_sizes(history.thread, history.gen, hashes)
             drawn = _Drawn(history, {p: events[history.entries[p].id] for p in visible}, sizes)
             return Tree(
                 nodes=drawn.nodes(),
                 orphans=drawn.orphans(),
-                clock=self._engine.clock(history),
+                clock=self._shard.clock(history),
                 open_conflicts=sum(c.open for c in conflicts(history)),
             )
 

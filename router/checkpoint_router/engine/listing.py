@@ -4,9 +4,8 @@ Rules: greatest checkpoint id first over the whole result; `limit` counts after 
 page ends when it is full, when its values fill a message, or when enough was looked at in vain.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import ormsgpack
 
@@ -18,10 +17,8 @@ from checkpoint_router.core.history import Lineage
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.core.records import Typed
 from checkpoint_router.engine.reading import Reading, blobs_of
+from checkpoint_router.engine.shard import Shard
 from checkpoint_router.engine.threads import ThreadState
-
-if TYPE_CHECKING:
-    from checkpoint_router.engine.engine import Engine
 
 _LOOKED_AT_MAX = 1000
 """Checkpoints that one page looks at, when filters let few pass."""
@@ -33,8 +30,8 @@ _AT_ONCE = 16
 class Listing:
     """Pages of checkpoints."""
 
-    def __init__(self, engine: "Engine", reading: Reading) -> None:
-        self._engine = engine
+    def __init__(self, shard: Shard, reading: Reading) -> None:
+        self._shard = shard
         self._reading = reading
 
     async def page(self, query: ListQuery, patience: float) -> Page:
@@ -82,7 +79,9 @@ class Listing:
         return await self._reading.steadily(thread, once)
 
     async def _over_threads(self, query: ListQuery, size: int) -> Page:
-        after = _position(query.cursor)
+        after, below = _place(query.cursor)
+        # A page may end between two namespaces that have the same id in one thread.
+        names: Sequence[tuple[str, str]] = [after] if after is not None and below else []
         if after is None and query.before is not None:
             after = (query.before, "")
         listed: list[Listed] = []
@@ -90,7 +89,7 @@ class Listing:
         looked_at, room = 0, limits.INLINE_BLOBS_BYTES_MAX
         cursor = b""
         while len(listed) < size and looked_at < _LOOKED_AT_MAX and room > 0:
-            names = await self._engine.storage.newest(query.tenant, after, _AT_ONCE)
+            names = names or await self._shard.storage.newest(query.tenant, after, _AT_ONCE)
             if not names:
                 cursor = b""
                 break
@@ -98,24 +97,30 @@ class Listing:
                 looked_at += 1
                 after = (cid, name)
                 cursor = _cursor(cid, name)
-                found, blobs = await self._one_of(query, name, cid)
+                found, blobs = await self._one_of(query, name, cid, below)
+                below = ""
                 listed += found
                 values |= blobs
                 room -= sum(len(v.data) for v in blobs.values())
+                if len(listed) > size:
+                    cursor = _cursor(cid, name, listed[size - 1].tuple.ns)
                 if len(listed) >= size or room <= 0:
                     break
+            names = []
         return Page(listed=tuple(listed[:size]), blobs=tuple(values.items()), cursor=cursor)
 
     async def _one_of(
-        self, query: ListQuery, name: str, cid: str
+        self, query: ListQuery, name: str, cid: str, below: str
     ) -> tuple[list[Listed], dict[bytes, Typed]]:
-        """The checkpoints of one id in one thread: one, or one for each namespace."""
+        """The checkpoints of one id in one thread: one, or one for each namespace, of which an
+        earlier page may have listed those from `below` on."""
         if query.checkpoint_id is not None and cid != query.checkpoint_id:
             return [], {}
 
         async def once(state: ThreadState) -> tuple[list[Listed], dict[bytes, Typed]]:
             names = view.listed(state.history, ns=query.ns, cid=cid, losers=query.losers)
-            listed = await self._matching(state, query, list(names), None)
+            left = [n for n in names if not below or n[1] < below]
+            listed = await self._matching(state, query, left, None)
             hashes = blobs_of([one.tuple for one in listed]) if query.with_blobs else ()
             return listed, dict(await self._reading.values(state.history, hashes))
 
@@ -133,7 +138,7 @@ class Listing:
         tuples: list[CheckpointTuple] = await self._reading.tuples(
             history, [s for s in shown if s is not None]
         )
-        clock = self._engine.clock(history)
+        clock = self._shard.clock(history)
         return [
             Listed(thread=history.thread.thread, tuple=one, clock=clock)
             for one in tuples
@@ -141,17 +146,39 @@ class Listing:
         ]
 
 
-def _cursor(cid: str, name: str) -> bytes:
-    return ormsgpack.packb((cid, name))
+def _cursor(*parts: str) -> bytes:
+    return ormsgpack.packb(parts)
 
 
 def _position(cursor: bytes) -> tuple[str, str] | None:
+    """Where the next page of one thread begins: after this id and namespace."""
     if not cursor:
         return None
+    match _parts(cursor):
+        case [str(cid), str(ns)]:
+            return cid, ns
+    raise _strange()
+
+
+def _place(cursor: bytes) -> tuple[tuple[str, str] | None, str]:
+    """Where the next page over all threads begins: after this id and thread, or, if a namespace
+    is named, with what that has below it."""
+    if not cursor:
+        return None, ""
+    match _parts(cursor):
+        case [str(cid), str(name)]:
+            return (cid, name), ""
+        case [str(cid), str(name), str(ns)]:
+            return (cid, name), ns
+    raise _strange()
+
+
+def _parts(cursor: bytes) -> object:
     try:
-        cid, name = ormsgpack.unpackb(cursor)
-        if isinstance(cid, str) and isinstance(name, str):
-            return cid, name
+        return ormsgpack.unpackb(cursor)
     except (ormsgpack.MsgpackDecodeError, ValueError, TypeError):
-        pass
-    raise InvalidArgument("the cursor of the page is not one of this router's. Begin anew.")
+        raise _strange() from None
+
+
+def _strange() -> InvalidArgument:
+    return InvalidArgument("the cursor of the page is not one of this router's. Begin anew.")

@@ -7,7 +7,7 @@ a session's events must be known first; a checkpoint is shown with all of its va
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from checkpoint_router.core import limits, view
 from checkpoint_router.core.accept import missing_for_read
@@ -40,10 +40,8 @@ from checkpoint_router.core.records import (
 )
 from checkpoint_router.core.token import Base, ReadToken, seal, unseal
 from checkpoint_router.core.view import Shown
+from checkpoint_router.engine.shard import Shard
 from checkpoint_router.engine.threads import ThreadState
-
-if TYPE_CHECKING:
-    from checkpoint_router.engine.engine import Engine
 
 T = TypeVar("T")
 
@@ -69,8 +67,8 @@ class Loaded:
 class Reading:
     """Reads of one thread."""
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
 
     async def get_tuple(
         self,
@@ -88,7 +86,7 @@ class Reading:
             history = state.history
             shown = self.shown(history, ns, checkpoint_id, lineage)
             token = self.token(history, shown)
-            clock = self._engine.clock(history)
+            clock = self._shard.clock(history)
             if shown is None:
                 return ReadAnswer(tuple=None, blobs=(), clock=clock, token=token)
             budget = limits.INLINE_BLOBS_BYTES_MAX
@@ -96,7 +94,7 @@ class Reading:
             if not with_blobs:
                 (found,) = await self.tuples(history, [shown])
                 return ReadAnswer(tuple=found, blobs=(), clock=clock, token=token)
-            storage = self._engine.storage
+            storage = self._shard.storage
             records = await storage.records(thread, history.gen, ids, budget)
             (found,) = await self.tuples(history, [shown], self.unpacked(ids, records.events))
             read = records.blobs
@@ -144,13 +142,13 @@ class Reading:
     async def steadily(self, thread: ThreadKey, once: Callable[[ThreadState], Awaitable[T]]) -> T:
         """Runs `once` on the thread's state. What it misses in the storage may have been deleted
         or pruned since it looked, so it looks again; what is then still missing is lost."""
-        async with self._engine.threads.use(thread) as state:
+        async with self._shard.threads.use(thread) as state:
             for _ in range(_LOOKS - 1):
                 try:
                     return await once(state)
                 except Vanished:
                     state.doubtful = True
-                    await self._engine.threads.settle(thread, state)
+                    await self._shard.threads.settle(thread, state)
             try:
                 return await once(state)
             except Vanished as e:
@@ -167,7 +165,7 @@ class Reading:
         """The lineage of the run that reads, None outside a run; waits for what it rests on."""
         if session is None:
             return None
-        token = unseal(session.token, self._engine.key)
+        token = unseal(session.token, self._shard.key)
         while True:
             history = state.history
             if token.thread != thread_hash(history.thread):
@@ -179,7 +177,7 @@ class Reading:
             missing = missing_for_read(history, token, session.segment, session.acknowledged)
             if not missing:
                 return history.lineage_from(token, session.segment) if session.inside else None
-            await self._engine.wait(state, missing, patience)
+            await self._shard.wait(state, missing, patience)
 
     def shown(
         self, history: History, ns: str, checkpoint_id: str | None, lineage: Lineage | None
@@ -196,7 +194,7 @@ class Reading:
             base: Base | None = shown.base
         else:
             base = None if winner is None else Base(segment=winner)
-        clock = self._engine.clock(history)
+        clock = self._shard.clock(history)
         return seal(
             ReadToken(
                 thread=thread_hash(history.thread),
@@ -207,7 +205,7 @@ class Reading:
                 term=clock.term,
                 epoch=clock.epoch,
             ),
-            self._engine.key,
+            self._shard.key,
         )
 
     async def tuples(
@@ -257,7 +255,7 @@ class Reading:
     async def events(self, history: History, ids: Sequence[EventId]) -> dict[EventId, Event]:
         """Events by id. Raises Vanished if one is gone."""
         wanted = tuple(dict.fromkeys(ids))
-        stored = await self._engine.storage.events(history.thread, history.gen, wanted)
+        stored = await self._shard.storage.events(history.thread, history.gen, wanted)
         return self.unpacked(wanted, stored)
 
     @staticmethod
@@ -272,7 +270,7 @@ class Reading:
         """Values by hash, as far as one message goes. Raises Vanished if one is gone."""
         if not hashes:
             return {}
-        blobs = await self._engine.storage.blobs(
+        blobs = await self._shard.storage.blobs(
             history.thread, history.gen, hashes, limits.INLINE_BLOBS_BYTES_MAX
         )
         if len(blobs.found) + len(blobs.rest) < len(hashes):

@@ -6,7 +6,7 @@ looked at again if the thread changed meanwhile; a repeat of any of them has the
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from checkpoint_router.core import retention
 from checkpoint_router.core.answers import NewBlob, PruneStrategy, Removed, ThreadClock
@@ -25,11 +25,9 @@ from checkpoint_router.core.records import (
     unpack_event,
 )
 from checkpoint_router.core.retention import Needs
+from checkpoint_router.engine.shard import Shard
 from checkpoint_router.engine.threads import ThreadState
 from checkpoint_router.storage.port import Append, Duplicate, Erase, OtherGeneration, Stored
-
-if TYPE_CHECKING:
-    from checkpoint_router.engine.engine import Engine
 
 _AT_ONCE = 64
 """Records read from the storage together."""
@@ -43,17 +41,17 @@ Choice = Callable[[History, retention.NeedsOf], int]
 class Removal:
     """What takes things away, and what doubles them."""
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
 
     async def delete_thread(
         self, thread: ThreadKey, gen: int | None, request_id: bytes
     ) -> ThreadClock:
         """See `Engine.delete_thread`."""
-        async with self._engine.threads.use(thread) as state:
+        async with self._shard.threads.use(thread) as state:
             operation = operation_id(request_id, thread) if request_id else b""
-            await self._engine.finish(self._end(state, thread, gen, operation))
-            return self._engine.clock(state.history)
+            await self._shard.finish(self._end(state, thread, gen, operation))
+            return self._shard.clock(state.history)
 
     async def delete_for_runs(
         self, tenant: str, run_ids: Sequence[str], request_id: bytes
@@ -70,7 +68,7 @@ class Removal:
                     wanted |= 1 << position
             return retention.removable(history, wanted, needs) if wanted else 0
 
-        names = await self._engine.storage.threads_of_runs(tenant, tuple(runs))
+        names = await self._shard.storage.threads_of_runs(tenant, tuple(runs))
         return await self._over(tenant, names, request_id, choose)
 
     async def prune(
@@ -83,11 +81,11 @@ class Removal:
         events = threads = 0
         for name in names:
             thread = ThreadKey.of(tenant, name)
-            async with self._engine.threads.use(thread) as state:
+            async with self._shard.threads.use(thread) as state:
                 size = (state.history.all & ~state.history.erased).bit_count()
                 if size:
                     operation = operation_id(request_id, thread)
-                    await self._engine.finish(self._end(state, thread, None, operation))
+                    await self._shard.finish(self._end(state, thread, None, operation))
                     gone = size - (state.history.all & ~state.history.erased).bit_count()
                     events, threads = events + gone, threads + (gone > 0)
         return Removed(threads=threads, events=events)
@@ -101,19 +99,19 @@ class Removal:
         call = operation_id(request_id, source)
         copied = 0
         async with (
-            self._engine.threads.use(source) as from_,
-            self._engine.threads.use(target) as into,
+            self._shard.threads.use(source) as from_,
+            self._shard.threads.use(target) as into,
         ):
             history = from_.history
-            copy = Copy(history, target, into.history.gen, call, self._engine.key)
+            copy = Copy(history, target, into.history.gen, call, self._shard.key)
             ids = [history.entries[p].id for p in bits(history.all & ~history.erased)]
             for at in range(0, len(ids), _AT_ONCE):
                 chunk = ids[at : at + _AT_ONCE]
-                stored = await self._engine.storage.events(source, history.gen, chunk)
+                stored = await self._shard.storage.events(source, history.gen, chunk)
                 for id in chunk:
                     if id in stored:  # else pruned since: a copy is of what is left
                         event = unpack_event(stored[id])
-                        await self._engine.finish(
+                        await self._shard.finish(
                             self._copy_one(source, history.gen, into, target, copy.event(event))
                         )
                         copied += 1
@@ -123,7 +121,7 @@ class Removal:
         self, state: ThreadState, thread: ThreadKey, gen: int | None, operation: bytes
     ) -> None:
         try:
-            current = await self._engine.storage.delete(thread, gen, operation)
+            current = await self._shard.storage.delete(thread, gen, operation)
         except BaseException:
             state.doubtful = True
             raise
@@ -137,7 +135,7 @@ class Removal:
         events = threads = 0
         for name in names:
             thread = ThreadKey.of(tenant, name)
-            async with self._engine.threads.use(thread) as state:
+            async with self._shard.threads.use(thread) as state:
                 removed = await self._erase(state, thread, operation_id(request_id, thread), choose)
             events, threads = events + removed, threads + (removed > 0)
         return Removed(threads=threads, events=events)
@@ -145,7 +143,7 @@ class Removal:
     async def _erase(
         self, state: ThreadState, thread: ThreadKey, operation: bytes, choose: Choice
     ) -> int:
-        storage = self._engine.storage
+        storage = self._shard.storage
         for _ in range(_LOOKS_MAX):
             if await storage.erased(thread, operation):
                 return 0
@@ -166,7 +164,7 @@ class Removal:
                 blobs=_freed(records, doomed),
                 stored=seen,
             )
-            if await self._engine.finish(self._commit(state, erase)):
+            if await self._shard.finish(self._commit(state, erase)):
                 return doomed.bit_count()
             await self._look_again(state, thread)
         raise Unavailable(
@@ -176,7 +174,7 @@ class Removal:
 
     async def _commit(self, state: ThreadState, erase: Erase) -> bool:
         try:
-            done = await self._engine.storage.erase(erase)
+            done = await self._shard.storage.erase(erase)
         except BaseException:
             state.doubtful = True
             raise
@@ -187,7 +185,7 @@ class Removal:
 
     async def _look_again(self, state: ThreadState, thread: ThreadKey) -> None:
         state.doubtful = True
-        await self._engine.threads.settle(thread, state)
+        await self._shard.threads.settle(thread, state)
 
     async def _records(self, history: History) -> dict[int, Event] | None:
         """Every event that is not erased, by position; None if one vanished meanwhile."""
@@ -196,7 +194,7 @@ class Removal:
         for at in range(0, len(positions), _AT_ONCE):
             chunk = positions[at : at + _AT_ONCE]
             ids: list[EventId] = [history.entries[p].id for p in chunk]
-            stored = await self._engine.storage.events(history.thread, history.gen, ids)
+            stored = await self._shard.storage.events(history.thread, history.gen, ids)
             for position, id in zip(chunk, ids, strict=True):
                 if id not in stored:
                     return None
@@ -206,7 +204,7 @@ class Removal:
     async def _copy_one(
         self, source: ThreadKey, gen: int, into: ThreadState, target: ThreadKey, event: Event
     ) -> None:
-        storage = self._engine.storage
+        storage = self._shard.storage
         packed = pack_event(event)
         entry = entry_of(event, packed, event_digest(packed))
         blobs: list[NewBlob] = []

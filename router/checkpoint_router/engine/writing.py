@@ -1,0 +1,117 @@
+"""Taking events in: decided by the core, committed by the storage, then known to the history.
+
+Rules: a put is acknowledged after its transaction; a history in memory takes an event in after
+the storage did; the router decides nothing that the client has fixed.
+"""
+
+from collections.abc import Sequence
+
+from checkpoint_router.core.accept import Accepted, Known, Refused, Wait, accept
+from checkpoint_router.core.answers import NewBlob, PutAnswer, ThreadClock
+from checkpoint_router.core.digests import blob_hash, event_digest
+from checkpoint_router.core.errors import InvalidArgument, RouterError, ThreadDeleted
+from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.core.records import Event, entry_of, pack_event
+from checkpoint_router.core.token import unseal
+from checkpoint_router.engine.shard import Shard
+from checkpoint_router.engine.threads import ThreadState
+from checkpoint_router.storage.port import Append, Appended, Duplicate, MissingBlobs, Stored
+
+
+class Writing:
+    """Puts of one shard."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+
+    async def put(
+        self,
+        thread: ThreadKey,
+        event: Event,
+        digest: bytes | None,
+        blobs: Sequence[NewBlob],
+        patience: float,
+    ) -> PutAnswer:
+        """Stores one event; durable on return unless the answer names missing blobs.
+
+        A repeat with the same bytes has the effect of one call. Raises Stale, ThreadDeleted,
+        DigestMismatch, TokenInvalid, InvalidArgument, or what the storage raises.
+        """
+        packed = pack_event(event)
+        actual = event_digest(packed)
+        if digest and digest != actual:
+            raise InvalidArgument(
+                f"event {event.id} does not have the digest that it came with. Nothing was "
+                f"written. Its bytes changed on the way, or the client encodes it otherwise.",
+                event=str(event.id),
+            )
+        _check_hashes(blobs)
+        token = None if event.header is None else unseal(event.header.token, self._shard.key)
+        entry = entry_of(event, packed, actual)
+        async with self._shard.threads.use(thread) as state:
+            while True:
+                await self._shard.threads.settle(thread, state)
+                verdict = accept(state.history, event, actual, token, now_ms=self._shard.now_ms())
+                match verdict:
+                    case Known():
+                        return PutAnswer(missing=(), clock=self._shard.clock(state.history))
+                    case Refused(error):
+                        raise error
+                    case Wait(missing):
+                        await self._shard.wait(state, missing, patience)
+                    case Accepted(needs):
+                        append = Append(
+                            thread=thread,
+                            gen=event.gen,
+                            entry=entry,
+                            packed=packed,
+                            needs=needs,
+                            names=event.blobs(),
+                            blobs=tuple(blobs),
+                        )
+                        answer = await self._shard.finish(self._append(state, append))
+                        if answer is not None:
+                            return answer
+
+    async def _append(self, state: ThreadState, append: Append) -> PutAnswer | None:
+        """Commits, then lets the history know. None: decide again, the storage knew better."""
+        try:
+            outcome = await self._shard.storage.append(append)
+        except RouterError:
+            state.doubtful = True
+            raise
+        return self._take(state, append, outcome)
+
+    def _take(self, state: ThreadState, append: Append, outcome: Appended) -> PutAnswer | None:
+        history = state.history
+        match outcome:
+            case MissingBlobs(hashes):
+                return PutAnswer(missing=hashes, clock=self._shard.clock(history))
+            case Stored() | Duplicate(append.entry.digest) if history.gen == append.gen:
+                history.apply(append.entry)
+                state.changed()
+                return PutAnswer(missing=(), clock=self._shard.clock(history))
+            case Stored():  # a delete was applied while this was on its way back
+                raise ThreadDeleted.of(append.thread.thread, append.gen, history.gen)
+            case _:
+                state.doubtful = True
+                return None
+
+    async def put_blobs(self, thread: ThreadKey, gen: int, blobs: Sequence[NewBlob]) -> ThreadClock:
+        """Stores blobs ahead of the put that names them. Durable on return."""
+        _check_hashes(blobs)
+        async with self._shard.threads.use(thread) as state:
+            if not await self._shard.finish(self._shard.storage.put_blobs(thread, gen, blobs)):
+                state.doubtful = True
+                await self._shard.threads.settle(thread, state)
+                raise ThreadDeleted.of(thread.thread, gen, state.history.gen)
+            return self._shard.clock(state.history)
+
+
+def _check_hashes(blobs: Sequence[NewBlob]) -> None:
+    for blob in blobs:
+        if blob_hash(blob.value.tag, blob.value.data) != blob.hash:
+            raise InvalidArgument(
+                f"a value of {len(blob.value.data)} bytes does not have the hash "
+                f"{blob.hash.hex()[:16]}… that it came with. Nothing was written."
+            )
