@@ -110,6 +110,18 @@ async def test_a_list_has_parents_and_pending_writes(calls: Calls) -> None:
     assert (parent_of(oldest), oldest.pending_writes) == (None, [(TASK, "x", 1)])
 
 
+async def test_an_id_of_several_namespaces_is_listed_in_each_wherever_a_page_ends(
+    calls: Calls,
+) -> None:
+    numbers, namespaces = range(1, 35), ("b:2", "a:1", "")
+    for ns in namespaces:
+        await chain(calls, numbers, ns=ns)
+    for config in (None, conf(ns=None)):
+        found = await calls.list(config)
+        assert ids(found) == [cid(number) for number in reversed(numbers) for _ in namespaces]
+        assert len({(c, ns) for _, ns, c in places(found)}) == len(found) == 102
+
+
 async def test_a_long_list_is_whole_and_each_entry_is_there_once(calls: Calls) -> None:
     numbers = list(range(1, 251))
     await chain(calls, numbers, thread="t")
