@@ -6,7 +6,6 @@ page ends when it is full, when its values fill a message, or when enough was lo
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import ormsgpack
 
@@ -18,10 +17,8 @@ from checkpoint_router.core.history import Lineage
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.core.records import Typed
 from checkpoint_router.engine.reading import Reading, blobs_of
+from checkpoint_router.engine.shard import Shard
 from checkpoint_router.engine.threads import ThreadState
-
-if TYPE_CHECKING:
-    from checkpoint_router.engine.engine import Engine
 
 _LOOKED_AT_MAX = 1000
 """Checkpoints that one page looks at, when filters let few pass."""
@@ -33,8 +30,8 @@ _AT_ONCE = 16
 class Listing:
     """Pages of checkpoints."""
 
-    def __init__(self, engine: "Engine", reading: Reading) -> None:
-        self._engine = engine
+    def __init__(self, shard: Shard, reading: Reading) -> None:
+        self._shard = shard
         self._reading = reading
 
     async def page(self, query: ListQuery, patience: float) -> Page:
@@ -92,7 +89,7 @@ class Listing:
         looked_at, room = 0, limits.INLINE_BLOBS_BYTES_MAX
         cursor = b""
         while len(listed) < size and looked_at < _LOOKED_AT_MAX and room > 0:
-            names = names or await self._engine.storage.newest(query.tenant, after, _AT_ONCE)
+            names = names or await self._shard.storage.newest(query.tenant, after, _AT_ONCE)
             if not names:
                 cursor = b""
                 break
@@ -141,7 +138,7 @@ class Listing:
         tuples: list[CheckpointTuple] = await self._reading.tuples(
             history, [s for s in shown if s is not None]
         )
-        clock = self._engine.clock(history)
+        clock = self._shard.clock(history)
         return [
             Listed(thread=history.thread.thread, tuple=one, clock=clock)
             for one in tuples
