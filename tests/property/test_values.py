@@ -173,6 +173,8 @@ def test_an_error_survives_pickling_whole(cls: type[RouterError]) -> None:
 
 def test_each_error_has_a_reason_of_its_own() -> None:
     reasons = [cls.reason for cls in all_errors()]
-    assert len(set(reasons)) == len(reasons) == len(errors.by_reason())
+    # The table also has the errors of other floors that happen to be imported.
+    assert len(set(reasons)) == len(reasons)
+    assert set(reasons) <= set(errors.by_reason())
     assert all(reason.isupper() for reason in reasons)
-    assert {errors.by_reason()[cls.reason] for cls in all_errors()} == set(all_errors())
+    assert {errors.by_reason()[reason] for reason in reasons} == set(all_errors())

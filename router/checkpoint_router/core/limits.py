@@ -156,6 +156,13 @@ HISTORY_EVENTS_MAX: Final = 60_000
 """Events whose index entries a router keeps in memory, over all threads (about 1 KB each).
 Threads that were not used lately are dropped and read again when they are."""
 
+RECENT_THREAD_BYTES_MAX: Final = 1 * MIB
+"""Records and values of one thread that a router keeps in memory for the next read of it."""
+
+RECENT_BYTES_MAX: Final = 32 * MIB
+"""The same over all threads. Larger: a router at rest holds what nobody asks for. Smaller: busy
+threads push each other out between two of their calls."""
+
 COUNTERS_MAX: Final = 100_000
 """Threads whose dot counters an actor remembers before it is closed for a new one."""
 

@@ -89,22 +89,38 @@ class Reading:
             clock = self._shard.clock(history)
             if shown is None:
                 return ReadAnswer(tuple=None, blobs=(), clock=clock, token=token)
-            budget = limits.INLINE_BLOBS_BYTES_MAX
-            ids = (shown.checkpoint.id, *shown.writes)
-            if not with_blobs:
-                (found,) = await self.tuples(history, [shown])
-                return ReadAnswer(tuple=found, blobs=(), clock=clock, token=token)
-            storage = self._shard.storage
-            records = await storage.records(thread, history.gen, ids, budget)
-            (found,) = await self.tuples(history, [shown], self.unpacked(ids, records.events))
-            read = records.blobs
-            blobs = {h: read.found[h] for h in blobs_of([found]) if h in read.found}
-            # What stood under its version alone is not among what the records name.
-            other = [h for h in blobs_of([found]) if h not in read.found and h not in read.rest]
-            blobs |= await self.values(history, other)
+            found, blobs = await self._whole(state, shown, with_blobs=with_blobs)
             return ReadAnswer(tuple=found, blobs=tuple(blobs.items()), clock=clock, token=token)
 
         return await self.steadily(thread, once)
+
+    async def _whole(
+        self, state: ThreadState, shown: Shown, *, with_blobs: bool
+    ) -> tuple[CheckpointTuple, Mapping[bytes, Typed]]:
+        """A shown checkpoint and its values: from memory if all of it is there."""
+        history, ids = state.history, (shown.checkpoint.id, *shown.writes)
+        recent = state.recent.events(ids)
+        if recent is not None:
+            (found,) = await self.tuples(history, [shown], recent)
+            values = state.recent.values(blobs_of([found])) if with_blobs else {}
+            if values is not None:
+                return found, values
+        if not with_blobs:
+            (found,) = await self.tuples(history, [shown])
+            return found, {}
+        records = await self._shard.storage.records(
+            history.thread, history.gen, ids, limits.INLINE_BLOBS_BYTES_MAX
+        )
+        events = self.unpacked(ids, records.events)
+        if state.history is history:
+            sizes = ((e, len(records.events[i])) for i, e in events.items())
+            state.recent.add(sizes, records.blobs.found.items())
+        (found,) = await self.tuples(history, [shown], events)
+        read = records.blobs
+        blobs = {h: read.found[h] for h in blobs_of([found]) if h in read.found}
+        # What stood under its version alone is not among what the records name.
+        other = [h for h in blobs_of([found]) if h not in read.found and h not in read.rest]
+        return found, blobs | dict(await self.values(history, other))
 
     async def get_blobs(self, thread: ThreadKey, hashes: Sequence[bytes]) -> Values:
         """See `Engine.get_blobs`."""

@@ -127,6 +127,7 @@ class Removal:
             raise
         if current != state.history.gen:
             state.history = History(thread, current)
+            state.recent.clear()
             state.changed()
 
     async def _over(
@@ -180,6 +181,7 @@ class Removal:
             raise
         if done and state.history.gen == erase.gen:
             state.history.erase(erase.events)
+            state.recent.clear()
             state.changed()
         return done
 

@@ -12,16 +12,22 @@ from contextlib import asynccontextmanager
 from checkpoint_router.core import limits
 from checkpoint_router.core.history import History
 from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.engine.recent import Recent
 from checkpoint_router.storage.port import Storage
 
 
 class ThreadState:
     """One thread's history, and who waits for it to change."""
 
-    __slots__ = ("_waiters", "counted", "doubtful", "history", "loading", "users")
+    __slots__ = (
+        "_waiters", "counted", "doubtful", "history", "kept_bytes", "loading", "recent", "users",
+    )  # fmt: skip
 
     def __init__(self, thread: ThreadKey) -> None:
         self.history = History(thread, 0)
+        self.recent = Recent()
+        self.kept_bytes = 0
+        """Of `recent`, as the cache's total includes them."""
         self.users = 0
         self.counted = 0
         """Entries of this history that the cache's total includes."""
@@ -58,6 +64,8 @@ class Threads:
         self._events_max = events_max
         self._states: OrderedDict[ThreadKey, ThreadState] = OrderedDict()
         self._events = 0
+        self._recent: OrderedDict[ThreadKey, ThreadState] = OrderedDict()
+        self._recent_bytes = 0
 
     @property
     def events(self) -> int:
@@ -83,6 +91,7 @@ class Threads:
             self._events += size - state.counted
             state.counted = size
             self._make_room()
+            self._keep_recent(thread, state)
 
     async def settle(self, thread: ThreadKey, state: ThreadState) -> None:
         """Reads the thread from storage if what is in memory may be behind it."""
@@ -100,6 +109,7 @@ class Threads:
             for entry in image.entries:
                 history.apply(entry)
             state.history = history
+            state.recent.clear()
             state.doubtful = False
         finally:
             loading, state.loading = state.loading, None
@@ -112,4 +122,19 @@ class Threads:
             unused = next((t for t, state in self._states.items() if not state.users), None)
             if unused is None:
                 return
-            self._events -= self._states.pop(unused).counted
+            dropped = self._states.pop(unused)
+            self._events -= dropped.counted
+            dropped.recent.clear()
+            self._keep_recent(unused, dropped)
+
+    def _keep_recent(self, thread: ThreadKey, state: ThreadState) -> None:
+        self._recent_bytes += state.recent.size_bytes - state.kept_bytes
+        state.kept_bytes = state.recent.size_bytes
+        self._recent.pop(thread, None)
+        if state.kept_bytes:
+            self._recent[thread] = state
+        while self._recent_bytes > limits.RECENT_BYTES_MAX:
+            _, oldest = self._recent.popitem(last=False)
+            oldest.recent.clear()
+            self._recent_bytes -= oldest.kept_bytes
+            oldest.kept_bytes = 0

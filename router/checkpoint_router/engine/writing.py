@@ -69,26 +69,30 @@ class Writing:
                             names=event.blobs(),
                             blobs=tuple(blobs),
                         )
-                        answer = await self._shard.finish(self._append(state, append))
+                        answer = await self._shard.finish(self._append(state, event, append))
                         if answer is not None:
                             return answer
 
-    async def _append(self, state: ThreadState, append: Append) -> PutAnswer | None:
+    async def _append(self, state: ThreadState, event: Event, append: Append) -> PutAnswer | None:
         """Commits, then lets the history know. None: decide again, the storage knew better."""
         try:
             outcome = await self._shard.storage.append(append)
         except RouterError:
             state.doubtful = True
             raise
-        return self._take(state, append, outcome)
+        return self._take(state, event, append, outcome)
 
-    def _take(self, state: ThreadState, append: Append, outcome: Appended) -> PutAnswer | None:
+    def _take(
+        self, state: ThreadState, event: Event, append: Append, outcome: Appended
+    ) -> PutAnswer | None:
         history = state.history
         match outcome:
             case MissingBlobs(hashes):
                 return PutAnswer(missing=hashes, clock=self._shard.clock(history))
             case Stored() | Duplicate(append.entry.digest) if history.gen == append.gen:
                 history.apply(append.entry)
+                values = ((b.hash, b.value) for b in append.blobs)
+                state.recent.add([(event, len(append.packed))], values)
                 state.changed()
                 return PutAnswer(missing=(), clock=self._shard.clock(history))
             case Stored():  # a delete was applied while this was on its way back

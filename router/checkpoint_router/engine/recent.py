@@ -1,0 +1,60 @@
+"""What was lately put into a thread, or read from it, so that the next read need not ask the disk.
+
+Owner of the truth: the storage. Events and values never change, and which of them are shown is
+always the history's word, so what is here can be absent but never wrong. It goes with the
+generation, with every prune, and when room is needed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from checkpoint_router.core import limits
+from checkpoint_router.core.ids import EventId
+from checkpoint_router.core.records import Event, Typed
+
+
+class Recent:
+    """Of one thread: at most `limits.RECENT_THREAD_BYTES_MAX`, the oldest dropped first."""
+
+    __slots__ = ("_events", "_values", "size_bytes")
+
+    def __init__(self) -> None:
+        self._events: dict[EventId, tuple[Event, int]] = {}
+        self._values: dict[bytes, Typed] = {}
+        self.size_bytes = 0
+
+    def add(
+        self, events: Iterable[tuple[Event, int]], values: Iterable[tuple[bytes, Typed]]
+    ) -> None:
+        """Takes events with their sizes in bytes, and values with their hashes."""
+        for event, size in events:
+            if event.id not in self._events:
+                self._events[event.id] = event, size
+                self.size_bytes += size
+        for hash, value in values:
+            known = self._values.pop(hash, None)
+            self._values[hash] = value if known is None else known
+            self.size_bytes += len(value.data) if known is None else 0
+        while self.size_bytes > limits.RECENT_THREAD_BYTES_MAX:
+            self._drop_oldest()
+
+    def events(self, ids: Sequence[EventId]) -> dict[EventId, Event] | None:
+        """The events by id, if all of them are here."""
+        found = {i: self._events[i][0] for i in ids if i in self._events}
+        return found if len(found) == len(ids) else None
+
+    def values(self, hashes: Sequence[bytes]) -> Mapping[bytes, Typed] | None:
+        """The values by hash, if all of them are here."""
+        found = {h: self._values[h] for h in hashes if h in self._values}
+        return found if len(found) == len(hashes) else None
+
+    def clear(self) -> None:
+        """Forgets all."""
+        self._events.clear()
+        self._values.clear()
+        self.size_bytes = 0
+
+    def _drop_oldest(self) -> None:
+        if self._events:
+            self.size_bytes -= self._events.pop(next(iter(self._events)))[1]
+        if self._values and self.size_bytes > limits.RECENT_THREAD_BYTES_MAX:
+            self.size_bytes -= len(self._values.pop(next(iter(self._values))).data)

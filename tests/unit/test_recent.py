@@ -1,0 +1,91 @@
+"""What a router keeps in memory of a thread: bounded, and gone with what it belongs to."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from checkpoint_router.core import limits
+from checkpoint_router.core.answers import PruneStrategy
+from checkpoint_router.engine.engine import Engine
+from checkpoint_router.engine.recent import Recent
+from checkpoint_router.storage.memory import MemoryStorage
+from tests import builders as b
+
+
+class Counting(MemoryStorage):
+    """Memory that counts how often its records are asked for. (A fake: no engine counts.)"""
+
+    asked = 0
+
+    async def records(self, *args: object) -> object:  # type: ignore[override]
+        self.asked += 1
+        return await super().records(*args)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    engine = Engine(Counting(), now_ms=lambda: 1, version="test")
+    await engine.open()
+    yield engine
+    await engine.close()
+
+
+def deadline() -> float:
+    return asyncio.get_running_loop().time() + 5
+
+
+async def put(engine: Engine, index: int, **fields: object) -> None:
+    blob = b.new_blob(f"value {index}")
+    first = await engine.get_tuple(b.THREAD, "", None, None, deadline=deadline())
+    event = b.checkpoint_event(
+        f"s{index}", 1, checkpoint_id=f"c{index}", blobs=[blob],
+        head=b.Header(token=first.token), hlc=first.clock.hlc + 1, gen=first.clock.gen, **fields,
+    )  # type: ignore[arg-type]  # fmt: skip
+    await engine.put(b.THREAD, event, None, [blob], deadline=deadline())
+
+
+async def test_a_read_after_a_put_does_not_ask_the_storage(engine: Engine) -> None:
+    await put(engine, 1)
+    storage = engine.shard.storage
+    assert isinstance(storage, Counting)
+    before = storage.asked
+    found = await engine.get_tuple(b.THREAD, "", None, None, deadline=deadline())
+    assert found.tuple is not None
+    assert dict(found.blobs) == {x.hash: x.value for x in [b.new_blob("value 1")]}
+    assert storage.asked == before
+
+
+async def test_a_delete_and_a_prune_leave_nothing_in_memory(engine: Engine) -> None:
+    await put(engine, 1)
+    async with engine.shard.threads.use(b.THREAD) as state:
+        assert state.recent.size_bytes > 0
+        await engine.delete_thread(b.THREAD, None, b"first")
+        assert state.recent.size_bytes == 0
+        await put(engine, 2)
+        await put(engine, 3, parent_id="c2")
+        removed = await engine.prune(
+            b.THREAD.tenant, [b.THREAD.thread], PruneStrategy.KEEP_LATEST, b"second"
+        )
+        assert removed.events == 1
+        assert state.recent.size_bytes == 0
+        assert state.recent.events([b.checkpoint_event("s2", 1).id]) is None
+
+
+def test_what_is_kept_is_bounded_and_the_oldest_goes_first() -> None:
+    recent = Recent()
+    size = limits.RECENT_THREAD_BYTES_MAX // 4
+    events = [b.checkpoint_event("s", index) for index in range(1, 7)]
+    for event in events:
+        recent.add([(event, size)], [])
+    assert recent.size_bytes <= limits.RECENT_THREAD_BYTES_MAX
+    assert recent.events([events[0].id]) is None
+    assert recent.events([e.id for e in events[2:]]) == {e.id: e for e in events[2:]}
+
+
+def test_a_value_larger_than_the_room_is_not_kept() -> None:
+    recent = Recent()
+    blob = b.new_blob("x" * (limits.RECENT_THREAD_BYTES_MAX + 1))
+    recent.add([], [(blob.hash, blob.value)])
+    assert recent.values([blob.hash]) is None
+    assert recent.size_bytes == 0
