@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from checkpoint_router.client import encoding
+from checkpoint_router.client import encoding, operations
 from checkpoint_router.client.saver import RouterSaver
 from checkpoint_router.client.sessions import CarriedThreadId, Run, Sessions
-from checkpoint_router.core.errors import Stale
+from checkpoint_router.core.errors import Stale, TokenInvalid
 from checkpoint_router.core.records import Event
+from tests.saver import test_bad_input as bad_input
 from tests.saver import test_contract_inputs as inputs
 from tests.saver import test_contract_rows as rows
 from tests.saver import test_tokens as tokens
@@ -123,6 +124,10 @@ def given_up_calls_forgotten(patch: Patch) -> None:
     patch.setattr(Run, "give_up", lambda self, event: None)
 
 
+def useless_tokens_kept(patch: Patch) -> None:
+    patch.setattr(operations, "_USELESS", (Stale,))
+
+
 def process_of_a_run_not_asked(patch: Patch) -> None:
     """Planted by the program that forks, for it is another process."""
 
@@ -202,5 +207,11 @@ CLIENT = (
         name="calls that were given up are not named",
         plant=given_up_calls_forgotten,
         check=scenes.a_call_that_lands_after_it_was_given_up_is_no_rival,
+    ),
+    Fault(
+        name="a token that no router knows is kept",
+        plant=useless_tokens_kept,
+        check=bad_input.test_a_forged_token_is_refused_and_does_not_stand_in_the_way,
+        raises=(TokenInvalid,),
     ),
 )

@@ -11,7 +11,7 @@ from checkpoint_router.core import accept, retention, view
 from checkpoint_router.core.answers import PutAnswer
 from checkpoint_router.core.history import History, Lineage
 from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.core.records import WriteRow, WriteSet
+from checkpoint_router.core.records import Event, WriteRow, WriteSet
 from checkpoint_router.core.token import parse
 from checkpoint_router.engine import reading, removal, writing
 from checkpoint_router.engine.removal import Removal
@@ -57,9 +57,9 @@ def token_of_any_thread(patch: Patch) -> None:
 def history_before_storage(patch: Patch) -> None:
     append = Writing._append
 
-    async def eager(self: Writing, state: ThreadState, asked: Append) -> Any:
+    async def eager(self: Writing, state: ThreadState, event: Event, asked: Append) -> Any:
         state.history.apply(asked.entry)
-        return await append(self, state, asked)
+        return await append(self, state, event, asked)
 
     patch.setattr(Writing, "_append", eager)
 
