@@ -1,15 +1,18 @@
 """What a router keeps in memory of a thread: bounded, and gone with what it belongs to."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import PruneStrategy
+from checkpoint_router.core.ids import EventId, ThreadKey
+from checkpoint_router.core.records import Header
 from checkpoint_router.engine.engine import Engine
 from checkpoint_router.engine.recent import Recent
 from checkpoint_router.storage.memory import MemoryStorage
+from checkpoint_router.storage.port import Records
 from tests import builders as b
 
 
@@ -18,14 +21,21 @@ class Counting(MemoryStorage):
 
     asked = 0
 
-    async def records(self, *args: object) -> object:  # type: ignore[override]
+    async def records(
+        self, thread: ThreadKey, gen: int, ids: Sequence[EventId], budget_bytes: int
+    ) -> Records:
         self.asked += 1
-        return await super().records(*args)  # type: ignore[arg-type]
+        return await super().records(thread, gen, ids, budget_bytes)
 
 
 @pytest.fixture
-async def engine() -> AsyncIterator[Engine]:
-    engine = Engine(Counting(), now_ms=lambda: 1, version="test")
+def storage() -> Counting:
+    return Counting()
+
+
+@pytest.fixture
+async def engine(storage: Counting) -> AsyncIterator[Engine]:
+    engine = Engine(storage, now_ms=lambda: 1, version="test")
     await engine.open()
     yield engine
     await engine.close()
@@ -35,20 +45,26 @@ def deadline() -> float:
     return asyncio.get_running_loop().time() + 5
 
 
-async def put(engine: Engine, index: int, **fields: object) -> None:
+async def put(engine: Engine, index: int, parent_id: str | None = None) -> None:
     blob = b.new_blob(f"value {index}")
     first = await engine.get_tuple(b.THREAD, "", None, None, deadline=deadline())
     event = b.checkpoint_event(
-        f"s{index}", 1, checkpoint_id=f"c{index}", blobs=[blob],
-        head=b.Header(token=first.token), hlc=first.clock.hlc + 1, gen=first.clock.gen, **fields,
-    )  # type: ignore[arg-type]  # fmt: skip
+        f"s{index}",
+        1,
+        checkpoint_id=f"c{index}",
+        parent_id=parent_id,
+        blobs=[blob],
+        head=Header(token=first.token),
+        hlc=first.clock.hlc + 1,
+        gen=first.clock.gen,
+    )
     await engine.put(b.THREAD, event, None, [blob], deadline=deadline())
 
 
-async def test_a_read_after_a_put_does_not_ask_the_storage(engine: Engine) -> None:
+async def test_a_read_after_a_put_does_not_ask_the_storage(
+    engine: Engine, storage: Counting
+) -> None:
     await put(engine, 1)
-    storage = engine.shard.storage
-    assert isinstance(storage, Counting)
     before = storage.asked
     found = await engine.get_tuple(b.THREAD, "", None, None, deadline=deadline())
     assert found.tuple is not None

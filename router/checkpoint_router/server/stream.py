@@ -91,9 +91,6 @@ class Connection:
                 if raw is grpc.aio.EOF or self._leaving:
                     return
                 self._take(raw)
-                # What is quick is answered first: beginning the next read costs a tenth of it.
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
         finally:
             self._reading = False
             self._wake()
