@@ -38,6 +38,9 @@ from checkpoint_router.wire.frames import GOING_AWAY, call_id_of, frame_of, part
 
 _log = logger("stream")
 
+_HURRY_CALLS = 8
+"""Calls under way from which on a stream lets them get on before it reads the next frame."""
+
 
 class Connection:
     """One open stream."""
@@ -91,6 +94,10 @@ class Connection:
                 if raw is grpc.aio.EOF or self._leaving:
                     return
                 self._take(raw)
+                if len(self._under_way) >= _HURRY_CALLS:
+                    # Answers first: what is read ahead of them only waits, and takes memory.
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
         finally:
             self._reading = False
             self._wake()
