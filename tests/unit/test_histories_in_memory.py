@@ -1,11 +1,19 @@
-"""What a router keeps of threads in memory: bounded, least recently used dropped first."""
+"""What a router keeps of threads in memory: bounded, least recently used dropped first, and never
+behind what was acknowledged."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
+from checkpoint_router.core.history import History
 from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.engine.threads import Threads
+from checkpoint_router.core.records import Entry
+from checkpoint_router.engine.threads import Threads, ThreadState
 from checkpoint_router.storage.memory import MemoryStorage
-from checkpoint_router.storage.port import ThreadImage
+from checkpoint_router.storage.port import Append, Stored, ThreadImage
+from tests import builders as b
 
 ROOM = 4
 """Threads without events: each counts one."""
@@ -72,3 +80,75 @@ async def test_a_thread_in_use_is_never_dropped_however_full_the_memory_is(
         async with threads.use(thread(0)) as again:
             assert again is state
     assert storage.read == []
+
+
+class SlowImages(MemoryStorage):
+    """Holds one image back after it was read, as a reader beside a writer does: what is committed
+    meanwhile is not in it. (A fake: no engine waits on demand.)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def image(self, thread: ThreadKey) -> ThreadImage:
+        """As the storage's own, late."""
+        image = await super().image(thread)
+        self.held.set()
+        await self.go_on.wait()
+        return image
+
+
+@pytest.fixture
+async def slow() -> SlowImages:
+    """An open storage."""
+    opened = SlowImages()
+    await opened.open()
+    return opened
+
+
+@asynccontextmanager
+async def read_again(threads: Threads, slow: SlowImages) -> AsyncIterator[ThreadState]:
+    """A thread in use whose index was just read again, and comes at the end of the block."""
+    async with threads.use(b.THREAD) as state:
+        slow.held.clear()
+        slow.go_on.clear()
+        state.doubtful = True
+        reading = asyncio.ensure_future(threads.settle(b.THREAD, state))
+        await slow.held.wait()
+        yield state
+        slow.go_on.set()
+        await reading
+
+
+async def stored(slow: SlowImages, append: Append) -> Entry:
+    """The entry of an append that the storage took in."""
+    assert isinstance(await slow.append(append), Stored)
+    return append.entry
+
+
+async def test_what_is_put_while_a_thread_is_read_again_stays_known(slow: SlowImages) -> None:
+    threads = Threads(slow)
+    first = await stored(slow, b.append(b.checkpoint_event(index=1, head=b.header())))
+    async with read_again(threads, slow) as state:
+        second = await stored(slow, b.append(b.writes_event(index=2)))
+        state.history.apply(second)
+    assert [e.id for e in state.history.entries] == [first.id, second.id]
+
+
+async def test_what_is_pruned_while_a_thread_is_read_again_stays_pruned(slow: SlowImages) -> None:
+    threads = Threads(slow)
+    first = await stored(slow, b.append(b.checkpoint_event(index=1, head=b.header())))
+    async with read_again(threads, slow) as state:
+        state.history.erase([first.id])
+    assert state.history.erased == state.history.all != 0
+
+
+async def test_a_delete_while_a_thread_is_read_again_is_not_taken_back(slow: SlowImages) -> None:
+    threads = Threads(slow)
+    await stored(slow, b.append(b.checkpoint_event(index=1, head=b.header())))
+    async with read_again(threads, slow) as state:
+        gen = await slow.delete(b.THREAD, None, b"")
+        state.history = History(b.THREAD, gen)
+    assert (state.history.gen, state.history.entries) == (gen, [])

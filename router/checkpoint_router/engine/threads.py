@@ -2,6 +2,7 @@
 
 Owner of the truth: the storage. A history is dropped when it was not used lately and room is
 needed, and read again after a write whose outcome is unknown. A thread in use is never dropped.
+Puts, prunes and deletes go on while it is read again: none that was applied is forgotten.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from checkpoint_router.core import limits
-from checkpoint_router.core.history import History
+from checkpoint_router.core.history import History, bits
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.engine.recent import Recent
 from checkpoint_router.storage.port import Storage
@@ -104,10 +105,18 @@ class Threads:
             return
         state.loading = asyncio.get_running_loop().create_future()
         try:
+            before, known, erased = state.history, len(state.history.entries), state.history.erased
             image = await self._storage.image(thread)
+            if state.history is not before:
+                return  # A delete was applied, and the image may be older: read it again.
             history = History(thread, image.gen)
             for entry in image.entries:
                 history.apply(entry)
+            if image.gen == before.gen:
+                # What was committed and applied while the image was on its way may not be in it.
+                for entry in before.entries[known:]:
+                    history.apply(entry)
+                history.erase(before.entries[p].id for p in bits(before.erased & ~erased))
             state.history = history
             state.recent.clear()
             state.doubtful = False
