@@ -97,25 +97,34 @@ class Removal:
                 f"thread {source.thread!r} cannot be copied into itself. Name another target."
             )
         call = operation_id(request_id, source)
-        copied = 0
         async with (
             self._shard.threads.use(source) as from_,
             self._shard.threads.use(target) as into,
         ):
-            history = from_.history
+            history, records = await self._of_one_moment(source, from_)
             copy = Copy(history, target, into.history.gen, call, self._shard.key)
-            ids = [history.entries[p].id for p in bits(history.all & ~history.erased)]
-            for at in range(0, len(ids), _AT_ONCE):
-                chunk = ids[at : at + _AT_ONCE]
-                stored = await self._shard.storage.events(source, history.gen, chunk)
-                for id in chunk:
-                    if id in stored:  # else pruned since: a copy is of what is left
-                        event = unpack_event(stored[id])
-                        await self._shard.finish(
-                            self._copy_one(source, history.gen, into, target, copy.event(event))
-                        )
-                        copied += 1
-        return copied
+            # All before the first is stored: what a prune takes from the history between two of
+            # them, the earlier ones would rest on and the later ones not.
+            events = [copy.event(event) for event in records.values()]
+            for event in events:
+                await self._shard.finish(self._copy_one(source, history.gen, into, target, event))
+        return len(events)
+
+    async def _of_one_moment(
+        self, thread: ThreadKey, state: ThreadState
+    ) -> tuple[History, dict[int, Event]]:
+        """A history, and all that is not erased in it, by position."""
+        for _ in range(_LOOKS_MAX):
+            history = state.history
+            records = await self._records(history)
+            erased = records is None or any(history.erased >> p & 1 for p in records)
+            if records is not None and not erased and history is state.history:
+                return history, records
+            await self._look_again(state, thread)
+        raise Unavailable(
+            f"thread {thread.thread!r} kept being pruned while it was read for a copy. Nothing was "
+            f"copied. Try again when it is quieter."
+        )
 
     async def _end(
         self, state: ThreadState, thread: ThreadKey, gen: int | None, operation: bytes
