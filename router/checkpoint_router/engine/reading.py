@@ -46,7 +46,8 @@ from checkpoint_router.engine.threads import ThreadState
 T = TypeVar("T")
 
 _LOOKS = 3
-"""Times that a read looks before it calls something lost."""
+"""Times that a read looks in vain at a thread from which nothing is taken before it calls
+something lost. In one that is pruned all the time it looks until its deadline."""
 
 _WALK = 16
 """Ancestors read ahead at once on a walk along parents."""
@@ -157,23 +158,27 @@ class Reading:
 
     async def steadily(self, thread: ThreadKey, once: Callable[[ThreadState], Awaitable[T]]) -> T:
         """Runs `once` on the thread's state. What it misses in the storage may have been deleted
-        or pruned since it looked, so it looks again; what is then still missing is lost."""
+        or pruned since it looked, so it looks again; what is missing although nothing was taken
+        away is lost."""
         async with self._shard.threads.use(thread) as state:
-            for _ in range(_LOOKS - 1):
+            looks = 0
+            while True:
+                before = _removed(state.history)
                 try:
                     return await once(state)
-                except Vanished:
-                    state.doubtful = True
-                    await self._shard.threads.settle(thread, state)
-            try:
-                return await once(state)
-            except Vanished as e:
-                raise DataLoss(
-                    f"thread {thread.thread!r}: the storage no longer has {e}. Other threads are "
-                    f"not affected. Restore a backup, or delete or prune the thread.",
-                    thread=thread.thread,
-                    record=str(e),
-                ) from None
+                except Vanished as e:
+                    vanished = e
+                state.doubtful = True
+                await self._shard.threads.settle(thread, state)
+                looks += _removed(state.history) == before
+                if looks == _LOOKS:
+                    raise DataLoss(
+                        f"thread {thread.thread!r}: the storage no longer has {vanished}. Other "
+                        f"threads are not affected. Restore a backup, or delete or prune the "
+                        f"thread.",
+                        thread=thread.thread,
+                        record=str(vanished),
+                    )
 
     async def lineage(
         self, state: ThreadState, session: Session | None, patience: float
@@ -374,6 +379,11 @@ def blobs_of(tuples: Sequence[CheckpointTuple]) -> tuple[bytes, ...]:
             if isinstance(write.content, Blob):
                 found[write.content.hash] = None
     return tuple(found)
+
+
+def _removed(history: History) -> tuple[int, int]:
+    """Grows with all that is deleted or pruned."""
+    return history.gen, history.erased.bit_count()
 
 
 def _folded(events: Sequence[Event]) -> tuple[PendingWrite, ...]:
