@@ -40,6 +40,13 @@ def test_each_failure_goes_on_to_the_next_router_and_comes_round() -> None:
     assert route.last_failure == "a:7070: UNAVAILABLE: connection refused"
 
 
+def test_a_failure_from_before_an_answer_explains_nothing_that_comes_after() -> None:
+    route = Route(Target.parse("router://a"))
+    route.failed(REFUSED, now=0.0, draw=0.5)
+    route.worked()
+    assert route.last_failure == ""
+
+
 def test_pauses_grow_with_failures_and_begin_anew_after_an_answer() -> None:
     route = Route(Target.parse("router://a"))
     pauses = []

@@ -85,7 +85,8 @@ class Route:
         self._finals = 0
         self._not_before = 0.0
         self.last_failure = ""
-        """Of the last stream that ended, for the message of a call whose time has."""
+        """Of the last stream that ended, if no answer came since: for the message of a call that
+        got none."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -99,6 +100,7 @@ class Route:
     def worked(self) -> None:
         """An answer came."""
         self._failures = self._finals = 0
+        self.last_failure = ""
 
     def left(self, reason: str, *, now: float, draw: float) -> None:
         """The endpoint ended a stream, or asked to be left. `draw` is from [0, 1)."""
