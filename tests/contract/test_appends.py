@@ -8,6 +8,8 @@ from checkpoint_router.core.ids import Dot, ThreadKey
 from checkpoint_router.storage.port import (
     Append,
     Duplicate,
+    Erase,
+    Known,
     MissingBlobs,
     MissingEvents,
     OtherGeneration,
@@ -138,6 +140,55 @@ async def test_entries_come_in_the_order_in_which_they_were_stored(storage: Stor
         await stored(storage, b.append(b.writes_event(name, index)))
     image = await storage.image(b.THREAD)
     assert [e.id for e in image.entries] == [b.event_id(name, index) for name, index in order]
+
+
+async def test_a_second_look_has_at_least_all_that_the_first_one_lacked(storage: Storage) -> None:
+    appends = [b.append(b.writes_event("s1", index)) for index in range(1, 6)]
+    for append in appends[:2]:
+        await stored(storage, append)
+    first = await storage.image(b.THREAD)
+    again = await storage.image(b.THREAD, first.known)
+    assert [e.id for e in again.entries] == (
+        [] if again.partial else [a.entry.id for a in appends[:2]]
+    )
+    for append in appends[2:]:
+        await stored(storage, append)
+    second = await storage.image(b.THREAD, first.known)
+    expected = appends[2:] if second.partial else appends
+    assert [e.id for e in second.entries] == [a.entry.id for a in expected]
+    assert second.partial or not storage.shared
+    assert second.known == (await storage.image(b.THREAD)).known
+
+
+async def test_a_second_look_is_a_full_one_after_a_delete_or_a_prune(storage: Storage) -> None:
+    for gen in (1, 2):
+        appends = [b.append(b.writes_event("s1", index, gen=gen)) for index in (1, 2)]
+        for append in appends:
+            await stored(storage, append)
+        before = await storage.image(b.THREAD)
+        erase = Erase(
+            thread=b.THREAD,
+            gen=gen,
+            operation=bytes([gen]) * 16,
+            events=(appends[0].entry.id,),
+            blobs=(),
+            stored=2,
+        )
+        assert await storage.erase(erase)
+        pruned = await storage.image(b.THREAD, before.known)
+        assert not pruned.partial
+        assert [e.erased for e in pruned.entries] == [True, False]
+        await storage.delete(b.THREAD, gen)
+        deleted = await storage.image(b.THREAD, pruned.known)
+        assert (deleted.gen, deleted.entries, deleted.partial) == (gen + 1, (), False)
+
+
+async def test_a_second_look_of_one_who_knew_more_is_a_full_one(storage: Storage) -> None:
+    append = b.append(b.writes_event("s1", 1))
+    dot = (await stored(storage, append)).dot
+    for counts in ({dot.actor: 2}, {dot.actor: 1, dot.actor ^ 1: 1}, {dot.actor ^ 1: 1}):
+        image = await storage.image(b.THREAD, Known(1, 0, counts))
+        assert (image.entries, image.partial) == ((append.entry,), False)
 
 
 async def test_events_are_read_by_id_and_unknown_ones_are_absent(storage: Storage) -> None:

@@ -12,7 +12,7 @@ from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.core.records import Entry
 from checkpoint_router.engine.threads import Threads, ThreadState
 from checkpoint_router.storage.memory import MemoryStorage
-from checkpoint_router.storage.port import Append, Stored, ThreadImage
+from checkpoint_router.storage.port import Append, Known, Stored, ThreadImage
 from tests import builders as b
 
 ROOM = 4
@@ -31,10 +31,10 @@ class CountsImages(MemoryStorage):
         super().__init__()
         self.read: list[ThreadKey] = []
 
-    async def image(self, thread: ThreadKey) -> ThreadImage:
+    async def image(self, thread: ThreadKey, known: Known | None = None) -> ThreadImage:
         """As the storage's own."""
         self.read.append(thread)
-        return await super().image(thread)
+        return await super().image(thread, known)
 
 
 @pytest.fixture
@@ -92,9 +92,9 @@ class SlowImages(MemoryStorage):
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    async def image(self, thread: ThreadKey) -> ThreadImage:
+    async def image(self, thread: ThreadKey, known: Known | None = None) -> ThreadImage:
         """As the storage's own, late."""
-        image = await super().image(thread)
+        image = await super().image(thread, known)
         self.held.set()
         await self.go_on.wait()
         return image

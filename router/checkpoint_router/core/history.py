@@ -182,6 +182,31 @@ class History:
         self._update_tips(segment, entry.id)
         self._note_concurrency(segment)
 
+    def fold(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Takes in entries whatever their order, each after all that it rests on. Returns those
+        that rest on something that is neither here nor among them."""
+        held = list(entries)
+        before = -1
+        while held and len(held) != before:
+            before = len(held)
+            later = []
+            for entry in held:
+                if self._rests_on_known(entry):
+                    self.apply(entry)
+                else:
+                    later.append(entry)
+            held = later
+        return held
+
+    def _rests_on_known(self, entry: Entry) -> bool:
+        if self.missing(entry.id.segment, entry.after):
+            return False
+        if entry.id.segment in self.segments:
+            return True
+        if entry.header is None:
+            return False
+        return not any(self.missing(s, r) for s, r in parse(entry.header.token).seen)
+
     def erase(self, events: Iterable[EventId]) -> None:
         """Marks events as pruned. They stay known, so nothing that names them is held up."""
         for event in events:

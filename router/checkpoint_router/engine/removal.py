@@ -135,9 +135,7 @@ class Removal:
             state.doubtful = True
             raise
         if current != state.history.gen:
-            state.history = History(thread, current)
-            state.recent.clear()
-            state.changed()
+            state.begin(current)
 
     async def _over(
         self, tenant: str, names: Sequence[str], request_id: bytes, choose: Choice

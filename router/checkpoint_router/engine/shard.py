@@ -19,6 +19,9 @@ from checkpoint_router.storage.port import Storage
 
 T = TypeVar("T")
 
+_LOOK_SECONDS = 0.05
+"""Between two looks at what nobody tells us of: the clock, and what other routers wrote."""
+
 TABLE_EPOCH = 1
 """Of the slot table: one shard, for ever, until there are more."""
 
@@ -62,11 +65,17 @@ class Shard:
         return await asyncio.shield(task)
 
     async def wait(self, state: ThreadState, missing: tuple[EventId, ...], patience: float) -> None:
-        """Until the thread changes. Raises Stale, naming what is missing, when patience ends."""
+        """Until the thread changes, or until it is time to look again at what nobody tells us of.
+        Raises Stale, naming what is missing, when patience ends."""
+        shared, history, known = self.storage.shared, state.history, state.known
+        if shared:
+            await self.threads.refresh(history.thread, state)
+            if (state.history, state.known) != (history, known):
+                return
         left = patience - asyncio.get_running_loop().time()
         if left <= 0:
             raise _stale(state.history, missing)
-        await state.wait(min(left, 0.05) if not missing else left)
+        await state.wait(min(left, _LOOK_SECONDS) if shared or not missing else left)
 
 
 def patience(deadline: float) -> float:

@@ -3,25 +3,29 @@
 Owner of the truth: the storage. A history is dropped when it was not used lately and room is
 needed, and read again after a write whose outcome is unknown. A thread in use is never dropped.
 Puts, prunes and deletes go on while it is read again: none that was applied is forgotten.
+On a storage that other routers write to as well, whoever reads asks for what is new first.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from checkpoint_router.core import limits
+from checkpoint_router.core.errors import RouterError
 from checkpoint_router.core.history import History, bits
 from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.core.records import Entry
 from checkpoint_router.engine.recent import Recent
-from checkpoint_router.storage.port import Storage
+from checkpoint_router.storage.port import Known, Storage
 
 
 class ThreadState:
     """One thread's history, and who waits for it to change."""
 
     __slots__ = (
-        "_waiters", "counted", "doubtful", "history", "kept_bytes", "loading", "recent", "users",
+        "_waiters", "asked", "counted", "doubtful", "fresh", "history", "kept_bytes", "known",
+        "loading", "recent", "users",
     )  # fmt: skip
 
     def __init__(self, thread: ThreadKey) -> None:
@@ -35,7 +39,20 @@ class ThreadState:
         self.doubtful = True
         """The storage may know more: read it again before the next use."""
         self.loading: asyncio.Future[None] | None = None
+        self.known: Known | None = None
+        """What the history has of a shared storage; None if that is not sure."""
+        self.asked = 0
+        """Calls so far that wanted all that the storage knew when they came."""
+        self.fresh = 0
+        """So many of them were served: what they share was read after they came."""
         self._waiters: list[asyncio.Future[None]] = []
+
+    def begin(self, gen: int) -> None:
+        """Another generation, empty, after a delete."""
+        self.history = History(self.history.thread, gen)
+        self.known = None
+        self.recent.clear()
+        self.changed()
 
     def changed(self) -> None:
         """Wakes whoever waits for an event."""
@@ -62,6 +79,7 @@ class Threads:
 
     def __init__(self, storage: Storage, *, events_max: int = limits.HISTORY_EVENTS_MAX) -> None:
         self._storage = storage
+        self._shared = storage.shared
         self._events_max = events_max
         self._states: OrderedDict[ThreadKey, ThreadState] = OrderedDict()
         self._events = 0
@@ -74,8 +92,9 @@ class Threads:
         return self._events
 
     @asynccontextmanager
-    async def use(self, thread: ThreadKey) -> AsyncIterator[ThreadState]:
-        """The thread's state, loaded, and kept while in use."""
+    async def use(self, thread: ThreadKey, *, fresh: bool = True) -> AsyncIterator[ThreadState]:
+        """The thread's state, loaded, and kept while in use. `fresh`: with all that other routers
+        had acknowledged when the call came."""
         state = self._states.get(thread)
         if state is None:
             state = self._states[thread] = ThreadState(thread)
@@ -83,7 +102,10 @@ class Threads:
             self._states.move_to_end(thread)
         state.users += 1
         try:
-            await self.settle(thread, state)
+            if fresh and self._shared:
+                await self.refresh(thread, state)
+            else:
+                await self.settle(thread, state)
             yield state
         finally:
             state.users -= 1
@@ -99,31 +121,64 @@ class Threads:
         while state.doubtful:
             await self._load(thread, state)
 
+    async def refresh(self, thread: ThreadKey, state: ThreadState) -> None:
+        """Brings in what the storage knew when this was called, or more. Calls share a reading
+        only if it began after they came."""
+        state.asked = mine = state.asked + 1
+        while state.fresh < mine or state.doubtful:
+            await self._load(thread, state)
+
     async def _load(self, thread: ThreadKey, state: ThreadState) -> None:
         if state.loading is not None:
             await asyncio.shield(state.loading)
             return
         state.loading = asyncio.get_running_loop().create_future()
+        failure: RouterError | None = None
         try:
-            before, known, erased = state.history, len(state.history.entries), state.history.erased
-            image = await self._storage.image(thread)
-            if state.history is not before:
-                return  # A delete was applied, and the image may be older: read it again.
-            history = History(thread, image.gen)
-            for entry in image.entries:
-                history.apply(entry)
-            if image.gen == before.gen:
-                # What was committed and applied while the image was on its way may not be in it.
-                for entry in before.entries[known:]:
-                    history.apply(entry)
-                history.erase(before.entries[p].id for p in bits(before.erased & ~erased))
-            state.history = history
-            state.recent.clear()
-            state.doubtful = False
+            await self._read(thread, state)
+        except RouterError as e:
+            failure = e
+            raise
         finally:
             loading, state.loading = state.loading, None
-            loading.set_result(None)
+            if failure is None:
+                loading.set_result(None)
+            else:
+                # Whoever waits fails with it, and does not ask a dead storage in its turn.
+                loading.set_exception(failure)
+                loading.exception()
+
+    async def _read(self, thread: ThreadKey, state: ThreadState) -> None:
+        asked, before = state.asked, state.history
+        have, erased = len(before.entries), before.erased
+        known = None if state.doubtful else state.known
+        image = await self._storage.image(thread, known)
+        if state.history is not before:
+            return  # A delete was applied, and the image may be older: read it again.
+        history = before
+        if not image.partial:
+            history = History(thread, image.gen)
+        held = self._fold(history, image.entries)
+        if not image.partial and image.gen == before.gen:
+            # What was committed and applied while the image was on its way may not be in it.
+            self._fold(history, before.entries[have:])
+            gone = (before.entries[p].id for p in bits(before.erased & ~erased))
+            history.erase(id for id in gone if history.entry(id) is not None)
+        state.known = None if held or not self._shared else image.known
+        state.fresh, state.doubtful = asked, False
+        if not image.partial:
+            state.history = history
+            state.recent.clear()
+        if image.entries or not image.partial:
             state.changed()
+
+    def _fold(self, history: History, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Takes entries in; returns those that must wait for what they rest on."""
+        if self._shared:
+            return history.fold(entries)
+        for entry in entries:  # A storage with one writer keeps the order.
+            history.apply(entry)
+        return ()
 
     def _make_room(self) -> None:
         while self._events > self._events_max:

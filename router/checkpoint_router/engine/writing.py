@@ -48,13 +48,18 @@ class Writing:
         _check_hashes(blobs)
         token = None if event.header is None else unseal(event.header.token, self._shard.key)
         entry = entry_of(event, packed, actual)
-        async with self._shard.threads.use(thread) as state:
+        async with self._shard.threads.use(thread, fresh=False) as state:
+            looked = not self._shard.storage.shared
             while True:
                 await self._shard.threads.settle(thread, state)
                 verdict = accept(state.history, event, actual, token, now_ms=self._shard.now_ms())
                 match verdict:
                     case Known():
                         return PutAnswer(missing=(), clock=self._shard.clock(state.history))
+                    case Refused() if not looked:
+                        # Another router may have deleted the thread since.
+                        looked = True
+                        await self._shard.threads.refresh(thread, state)
                     case Refused(error):
                         raise error
                     case Wait(missing):
@@ -91,6 +96,8 @@ class Writing:
                 return PutAnswer(missing=hashes, clock=self._shard.clock(history))
             case Stored() | Duplicate(append.entry.digest) if history.gen == append.gen:
                 history.apply(append.entry)
+                if state.known is not None and isinstance(outcome, Stored):
+                    state.known = state.known.after(append.gen, outcome.dot)
                 values = ((b.hash, b.value) for b in append.blobs)
                 state.recent.add([(event, len(append.packed))], values)
                 state.changed()
@@ -104,7 +111,7 @@ class Writing:
     async def put_blobs(self, thread: ThreadKey, gen: int, blobs: Sequence[NewBlob]) -> ThreadClock:
         """Stores blobs ahead of the put that names them. Durable on return."""
         _check_hashes(blobs)
-        async with self._shard.threads.use(thread) as state:
+        async with self._shard.threads.use(thread, fresh=False) as state:
             if not await self._shard.finish(self._shard.storage.put_blobs(thread, gen, blobs)):
                 state.doubtful = True
                 await self._shard.threads.settle(thread, state)

@@ -23,6 +23,7 @@ from checkpoint_router.storage.port import (
     Duplicate,
     Erase,
     Facts,
+    Known,
     MissingBlobs,
     MissingEvents,
     OtherGeneration,
@@ -42,6 +43,8 @@ class _Thread:
     """Of the live generation, in the order in which they were stored."""
     indices: dict[SegmentId, Ranges] = field(default_factory=dict)
     """Of the entries, by segment."""
+    dots: dict[EventId, Dot] = field(default_factory=dict)
+    """Of the entries."""
     payload: dict[EventId, bytes] = field(default_factory=dict)
     blobs: dict[bytes, Typed] = field(default_factory=dict)
     operations: set[bytes] = field(default_factory=set)
@@ -67,6 +70,7 @@ class MemoryStorage:
     def __init__(self) -> None:
         self._threads: dict[ThreadKey, _Thread] = {}
         self._key = secrets.token_bytes(KEY_BYTES)
+        self._shared = False
         self._actor = 0
         self._counters: dict[tuple[ThreadKey, int], int] = {}
         """The last n of the live actor in each thread and generation."""
@@ -81,6 +85,18 @@ class MemoryStorage:
     def actor(self) -> int:
         return self._actor
 
+    @property
+    def shared(self) -> bool:
+        return self._shared
+
+    def for_another_router(self) -> "MemoryStorage":
+        """The same threads as another router would see them, to be opened by it: for tests of
+        routers that share a storage. Both are shared from then on."""
+        other = MemoryStorage()
+        other._threads, other._key = self._threads, self._key
+        self._shared = other._shared = True
+        return other
+
     async def facts(self) -> Facts:
         return Facts(
             url="memory:",
@@ -91,9 +107,25 @@ class MemoryStorage:
     async def system_key(self) -> bytes:
         return self._key
 
-    async def image(self, thread: ThreadKey) -> ThreadImage:
+    async def image(self, thread: ThreadKey, known: Known | None = None) -> ThreadImage:
         stored = self._look(thread)
-        return ThreadImage(gen=stored.gen, entries=tuple(stored.entries.values()))
+        counts: dict[int, int] = {}
+        for dot in stored.dots.values():
+            counts[dot.actor] = max(counts.get(dot.actor, 0), dot.n)
+        full = ThreadImage(
+            gen=stored.gen,
+            entries=tuple(stored.entries.values()),
+            erasures=sum(e.erased for e in stored.entries.values()),
+            counts=counts,
+        )
+        if (
+            known is None
+            or (known.gen, known.erasures) != (full.gen, full.erasures)
+            or any(n > counts.get(actor, 0) for actor, n in known.counts.items())
+        ):
+            return full
+        news = (d for d in stored.dots.items() if d[1].n > known.counts.get(d[1].actor, 0))
+        return replace(full, entries=tuple(stored.entries[id] for id, _ in news), partial=True)
 
     async def append(self, append: Append) -> Appended:
         stored = self._look(append.thread)
@@ -115,7 +147,8 @@ class MemoryStorage:
         stored.indices[id.segment] = with_index(stored.indices.get(id.segment, ()), id.index)
         stored.payload[id] = append.packed
         stored.blobs.update((b.hash, b.value) for b in append.blobs)
-        return Stored(self._next_dot(append.thread, append.gen))
+        stored.dots[id] = dot = self._next_dot(append.thread, append.gen)
+        return Stored(dot)
 
     async def put_blobs(self, thread: ThreadKey, gen: int, blobs: Sequence[NewBlob]) -> bool:
         if self._look(thread).gen != gen:

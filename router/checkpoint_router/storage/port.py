@@ -17,6 +17,22 @@ from checkpoint_router.core.ids import Dot, EventId, SegmentId, ThreadKey
 from checkpoint_router.core.records import Entry, Typed, unpack_event
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a router knows of a thread: all that an earlier image told it."""
+
+    gen: int
+    erasures: int
+    counts: Mapping[int, int]
+    """Actor to n: its events 1 to n of this generation are known."""
+
+    def after(self, gen: int, dot: Dot) -> "Known":
+        """With one event more, if it is the next one of its actor."""
+        if gen != self.gen or dot.n != self.counts.get(dot.actor, 0) + 1:
+            return self
+        return Known(self.gen, self.erasures, {**self.counts, dot.actor: dot.n})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadImage:
     """One thread's index as the storage has it."""
@@ -24,7 +40,19 @@ class ThreadImage:
     gen: int
     """The live generation: 1 for a thread that was never deleted, also if nothing is stored."""
     entries: tuple[Entry, ...]
-    """Of the live generation, in the order in which they were stored."""
+    """Of the live generation, in the order in which they were stored; on a storage whose writers
+    do not see each other, in any order that keeps each actor's own."""
+    erasures: int = field(default=0, compare=False)
+    """Grows whenever an entry of this generation is marked as erased."""
+    counts: Mapping[int, int] = field(default_factory=dict, compare=False)
+    """Actor to n: what a router knows that has folded this in. Empty if not shared."""
+    partial: bool = False
+    """Only what the caller did not know yet is in `entries`."""
+
+    @property
+    def known(self) -> Known:
+        """To be handed in when the thread is looked at again."""
+        return Known(self.gen, self.erasures, self.counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,14 +175,24 @@ class Storage(Protocol):
     def actor(self) -> int:
         """63 random bits of this process, recorded in the storage, never used again."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether other routers may write to it while this one does. Fixed from the start."""
+
     async def facts(self) -> Facts:
         """Read from the engine itself, not from settings."""
 
     async def system_key(self) -> bytes:
         """32 random bytes shared by all routers of the system; made at the first start. Durable."""
 
-    async def image(self, thread: ThreadKey) -> ThreadImage:
-        """The thread's index: every event acknowledged before the call, in one snapshot."""
+    async def image(self, thread: ThreadKey, known: Known | None = None) -> ThreadImage:
+        """The thread's index: every event acknowledged before the call, by whichever router, in
+        one snapshot.
+
+        If generation and erasures are still those of `known`, only entries that it does not cover
+        come back, and the image says that it is partial. A storage that is not shared, or that
+        has less than `known` says, answers with the full one.
+        """
 
     async def append(self, append: Append) -> Appended:
         """Stores one event, its blobs and its log row in one transaction, all or nothing.

@@ -28,6 +28,7 @@ from checkpoint_router.storage.port import (
     Blobs,
     Erase,
     Facts,
+    Known,
     Records,
     ThreadImage,
 )
@@ -124,6 +125,10 @@ class SqliteStorage:
     def actor(self) -> int:
         return self._open_writer.actor
 
+    @property
+    def shared(self) -> bool:
+        return False
+
     async def system_key(self) -> bytes:
         self._open_writer  # noqa: B018  (raises where there is none)
         return self._key
@@ -169,7 +174,7 @@ class SqliteStorage:
 
     # Reading ---------------------------------------------------------------------------------
 
-    async def image(self, thread: ThreadKey) -> ThreadImage:
+    async def image(self, thread: ThreadKey, known: Known | None = None) -> ThreadImage:
         return await self._read(lambda c: reader.image(c, thread), thread, "the index")
 
     async def missing_blobs(
