@@ -6,14 +6,19 @@ value is spread over a chain of ancestors.
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
+from checkpoint_router.core.errors import DataLoss, Unavailable
+
 from .calls import Calls
-from .shapes import OTHER_TASK, TASK, chain, cid, conf, ids, parent_of, places, store, version
+from .shapes import OTHER_TASK, TASK, body, chain, cid, conf, ids, parent_of, places, store, version
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.router_only]
 
@@ -301,3 +306,116 @@ async def test_prune_refuses_a_bare_string_and_an_unknown_strategy(calls: Calls)
     with pytest.raises(TypeError, match="run_ids"):
         await calls.delete_for_runs("run")
     assert ids(await calls.list(conf())) == [cid(2), cid(1)]
+
+
+# ---- reads beside them --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def beside(
+    calls: Calls, make_saver: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Plans what another saver does once this one's read was answered, and before it fetches the
+    values that did not fit beside the answer. Real calls on a real router; only their order is
+    held, which cannot be had otherwise."""
+    other, links = make_saver(), calls.saver._links  # type: ignore[attr-defined]
+    plain, aplain = links.call, links.acall
+    planned: list[Callable[[BaseCheckpointSaver[Any]], None]] = []
+
+    def call(name: str, *given: Any, **how: Any) -> Any:
+        if name == "get_blobs" and planned:
+            planned.pop(0)(other)
+        return plain(name, *given, **how)
+
+    async def acall(name: str, *given: Any, **how: Any) -> Any:
+        if name == "get_blobs" and planned:
+            await asyncio.to_thread(planned.pop(0), other)
+        return await aplain(name, *given, **how)
+
+    monkeypatch.setattr(links, "call", call)
+    monkeypatch.setattr(links, "acall", acall)
+    return lambda *steps: planned.extend(steps)
+
+
+def large() -> dict[str, Any]:
+    """Values that do not fit beside one answer."""
+    return {channel: os.urandom(3 << 20) for channel in ("x", "y")}
+
+
+def goes_on(number: int) -> Callable[[BaseCheckpointSaver[Any]], None]:
+    """Puts the next checkpoint, and leaves nothing of those before."""
+
+    def step(other: BaseCheckpointSaver[Any]) -> None:
+        checkpoint = body(cid(number), {**large(), "d": _DeltaSnapshot([number])})
+        versions = dict(checkpoint["channel_versions"])
+        other.put(conf("t", "", cid(number - 1)), checkpoint, COUNTED, versions)  # type: ignore[arg-type]
+        other.prune(["t"])
+
+    return step
+
+
+async def test_a_read_of_large_values_beside_prunes_reads_again(
+    calls: Calls, beside: Callable[..., None]
+) -> None:
+    await store(calls, cid(1), values=large())
+    beside(*(goes_on(number) for number in (2, 3, 4)))
+    assert (await calls.read(conf())).checkpoint["id"] == cid(4)
+
+
+async def test_a_list_of_large_values_beside_a_prune_lists_again(
+    calls: Calls, beside: Callable[..., None]
+) -> None:
+    await store(calls, cid(1), values=large())
+    beside(goes_on(2))
+    assert ids(await calls.list(conf())) == [cid(2)]
+    beside(goes_on(3))
+    assert ids(await calls.list(None)) == [cid(3)]
+
+
+async def test_a_delta_history_of_large_writes_beside_a_prune_is_read_again(
+    calls: Calls, beside: Callable[..., None]
+) -> None:
+    await store(calls, cid(1), metadata=COUNTED)
+    for task, value in zip((TASK, OTHER_TASK), large().values(), strict=True):
+        await calls.put_writes(conf(checkpoint_id=cid(1)), [("d", value)], task)
+    await store(calls, cid(2), parent=cid(1), metadata=COUNTED)
+    beside(goes_on(3))
+    history = await calls.delta_history(conf(checkpoint_id=cid(2)), ["d"])
+    assert history == {"d": {"writes": []}}, "the checkpoint is gone, and its history with it"
+
+
+async def test_a_read_of_large_values_beside_a_delete_finds_nothing(
+    calls: Calls, beside: Callable[..., None]
+) -> None:
+    await store(calls, cid(1), values=large())
+    beside(lambda other: other.delete_thread("t"))
+    assert await calls.get_tuple(conf()) is None
+
+
+def lost(record: str) -> Callable[[BaseCheckpointSaver[Any]], None]:
+    """What a router says of a value that its storage does not have. A fake: storages lose none."""
+
+    def step(other: BaseCheckpointSaver[Any]) -> None:
+        raise DataLoss(f"the storage no longer has value {record}")
+
+    return step
+
+
+async def test_what_is_missing_though_a_newer_answer_names_it_is_lost(
+    calls: Calls, beside: Callable[..., None]
+) -> None:
+    await store(calls, cid(1), values=large())
+    beside(lost("a"), lost("b"))
+    assert await calls.get_tuple(conf()) is not None
+    beside(lost("a"), lost("a"))
+    with pytest.raises(DataLoss, match="value a"):
+        await calls.get_tuple(conf())
+
+
+async def test_a_read_that_never_comes_before_a_prune_ends(
+    calls: Calls, beside: Callable[..., None]
+) -> None:
+    await store(calls, cid(1), values=large())
+    beside(*(lost(str(number)) for number in range(100)))
+    with pytest.raises(Unavailable, match="kept being pruned"):
+        await calls.get_tuple(conf())

@@ -18,7 +18,7 @@ from checkpoint_router.client.operations import (
     names_of,
 )
 from checkpoint_router.core.answers import CheckpointTuple as Found
-from checkpoint_router.core.answers import Listed, ListQuery
+from checkpoint_router.core.answers import Listed, ListQuery, Page
 from checkpoint_router.core.records import Typed
 from checkpoint_router.v1 import checkpoint_service_pb2 as pb
 from checkpoint_router.wire import answers, requests
@@ -77,16 +77,21 @@ class Listing:
             return None
         request = pb.ListTuplesRequest()
         requests.fill_list_query(request, replace(self._query, limit=self._left))
-        page = answers.page_of((yield Call("list_tuples", request)))
+
+        def once() -> Operation[tuple[Page, dict[bytes, Typed]]]:
+            page = answers.page_of((yield Call("list_tuples", request)))
+            blobs = dict(page.blobs)
+            by_thread: dict[str, list[Found]] = {}
+            for one in page.listed:
+                by_thread.setdefault(one.thread, []).append(one.tuple)
+            for thread, found in by_thread.items():
+                blobs = yield from self._operations.complete(thread, found, blobs)
+            return page, blobs
+
+        page, blobs = yield from self._operations.steadily(once)
         if self._left is not None:
             self._left -= len(page.listed)
         self._query = replace(self._query, cursor=page.cursor) if page.cursor else None
-        blobs = dict(page.blobs)
-        by_thread: dict[str, list[Found]] = {}
-        for one in page.listed:
-            by_thread.setdefault(one.thread, []).append(one.tuple)
-        for thread, found in by_thread.items():
-            blobs = yield from self._operations.complete(thread, found, blobs)
         return [self._shown(one, blobs) for one in page.listed]
 
     def _shown(self, one: Listed, blobs: Mapping[bytes, Typed]) -> CheckpointTuple:

@@ -6,7 +6,7 @@ so values are serialised, and the order of a run's calls is fixed, before anythi
 """
 
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
@@ -37,6 +37,7 @@ from checkpoint_router.core.answers import (
     CheckpointTuple as Found,
 )
 from checkpoint_router.core.answers import (
+    DeltaAnswer,
     NewBlob,
     PruneStrategy,
     ReadAnswer,
@@ -69,6 +70,9 @@ from checkpoint_router.wire import answers, requests
 T = TypeVar("T")
 
 REQUEST_ID_BYTES = 16
+
+_READS_MAX: Final = 10
+"""Times that a thread is read whose values vanish each time before they are fetched."""
 
 _USELESS: Final = (Stale, TokenInvalid)
 """Refusals of a token that no later try will change: its storage lost events, or is another one."""
@@ -276,12 +280,15 @@ class Operations:
     ) -> Operation[CheckpointTuple | None]:
         """The newest checkpoint of a namespace, or exactly the one that the config names."""
         names = names_of(config)
-        answer = yield from self._read(names, with_blobs=True)
+
+        def once() -> Operation[tuple[ReadAnswer, dict[bytes, Typed]]]:
+            answer = yield from self._read(names, with_blobs=True)
+            found = () if answer.tuple is None else (answer.tuple,)
+            return answer, (yield from self.complete(names.thread, found, dict(answer.blobs)))
+
+        answer, blobs = yield from self.steadily(once)
         run = self.sessions.opened(names.thread, names.configurable, answer.token, answer.clock)
-        if answer.tuple is None:
-            return None
-        blobs = yield from self.complete(names.thread, [answer.tuple], dict(answer.blobs))
-        return self.shown(serde, run, answer.tuple, blobs)
+        return None if answer.tuple is None else self.shown(serde, run, answer.tuple, blobs)
 
     def delta_history(
         self, serde: SerializerProtocol, config: RunnableConfig, channels: Sequence[str]
@@ -300,11 +307,14 @@ class Operations:
             request, thread, names.ns, names.checkpoint_id, channels,
             None if run is None else run.session(inside=True),
         )  # fmt: skip
-        answer = answers.delta_answer_of((yield Call("get_delta_history", request)))
-        blobs = dict(answer.blobs)
-        contents = [w.content for h in answer.channels for w in h.writes]
-        contents += [h.seed for h in answer.channels if h.seed is not None]
-        blobs = yield from self._fetched(names.thread, contents, blobs)
+
+        def once() -> Operation[tuple[DeltaAnswer, dict[bytes, Typed]]]:
+            answer = answers.delta_answer_of((yield Call("get_delta_history", request)))
+            contents = [w.content for h in answer.channels for w in h.writes]
+            contents += [h.seed for h in answer.channels if h.seed is not None]
+            return answer, (yield from self._fetched(names.thread, contents, dict(answer.blobs)))
+
+        answer, blobs = yield from self.steadily(once)
         result: dict[str, DeltaChannelHistory] = {}
         for history in answer.channels:
             entry = DeltaChannelHistory(writes=encoding.decode_writes(serde, history.writes, blobs))
@@ -339,6 +349,24 @@ class Operations:
             request, thread, names.ns, names.checkpoint_id, session, with_blobs=with_blobs
         )
         return answers.read_answer_of((yield Call("get_tuple", request)))
+
+    @staticmethod
+    def steadily(once: Callable[[], Operation[T]]) -> Operation[T]:
+        """Runs `once`, which reads and then fetches what did not fit beside the answer. What it
+        misses then may have been pruned or deleted in between, so it reads again; what is missing
+        twice running, although a newer answer named it, is lost."""
+        missed = ""
+        for _ in range(_READS_MAX):
+            try:
+                return (yield from once())
+            except DataLoss as e:
+                if e.message == missed:
+                    raise
+                missed = e.message
+        raise Unavailable(
+            "the thread kept being pruned while its values were read. Nothing is lost. Try again "
+            "when it is quieter."
+        )
 
     def complete(
         self, thread: str, found: Sequence[Found], blobs: dict[bytes, Typed]
