@@ -94,6 +94,13 @@ def later(name: str, index: int, before: Event) -> Event:
     )
 
 
+async def looked(watched: Watched) -> None:
+    """Until the second router has looked at the thread, and found that it must wait."""
+    async with asyncio.timeout(5):
+        while not watched.looks:
+            await asyncio.sleep(0)
+
+
 @pytest.fixture
 async def one() -> AsyncIterator[Router]:
     """A router."""
@@ -151,8 +158,7 @@ async def test_reads_share_a_look_only_if_it_began_after_they_came(
     watched.looks.clear()
     watched.go_on.clear()
     early = asyncio.ensure_future(two.shows())
-    while not watched.looks:
-        await asyncio.sleep(0)
+    await looked(watched)
     await one.step("b")
     late = [asyncio.ensure_future(two.shows()) for _ in range(5)]
     await asyncio.sleep(0)
@@ -171,8 +177,7 @@ async def test_reads_that_wait_for_a_look_that_fails_fail_with_it(
     watched.go_on.clear()
     watched.fails = True
     reads = [asyncio.ensure_future(two.shows()) for _ in range(5)]
-    while not watched.looks:
-        await asyncio.sleep(0)
+    await looked(watched)
     watched.go_on.set()
     assert all(isinstance(r, Unavailable) for r in await _gathered(*reads))
     assert len(watched.looks) == 1
@@ -194,26 +199,29 @@ async def test_a_run_goes_on_at_another_router(one: Router, two: Router) -> None
 
 
 async def test_a_put_waits_for_an_event_that_another_router_has_yet_to_take(
-    one: Router, two: Router
+    one: Router, two: Router, watched: Watched
 ) -> None:
     read = await one.read()
     event = first("a", read)
     waiting = asyncio.ensure_future(two.put(later("a", 2, event)))
-    await asyncio.sleep(0.01)
+    await looked(watched)
     await one.put(event)
     await waiting
     assert await one.shows() == "c-a-2"
 
 
-async def test_a_read_waits_for_what_its_session_knows(one: Router, two: Router) -> None:
+async def test_a_read_waits_for_what_its_session_knows(
+    one: Router, two: Router, watched: Watched
+) -> None:
     read = await one.read()
     session = Session(
         token=read.token, segment=b.segment("a"), acknowledged=((1, 1),), inside=False
     )
     with pytest.raises(Stale):
         await two.read(session, seconds=0.1)
+    watched.looks.clear()
     waiting = asyncio.ensure_future(two.read(session))
-    await asyncio.sleep(0.01)
+    await looked(watched)
     await one.put(first("a", read))
     found = (await waiting).tuple
     assert found is not None
