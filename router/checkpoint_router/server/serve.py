@@ -2,7 +2,8 @@
 
 Owner: the process' one event loop. Order of the end, which SIGTERM and SIGINT begin: health says
 no, streams are told to go, no call is taken any more, calls under way are answered, the storage is
-closed. What a client has as acknowledged was durable before, so a SIGKILL loses nothing either.
+closed, the last spans are sent. What a client has as acknowledged was durable before, so a SIGKILL
+loses nothing either.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from checkpoint_router.server.handlers import ADMIN_CALLS, CALLS
 from checkpoint_router.server.settings import Settings
 from checkpoint_router.server.stream import Streams
 from checkpoint_router.server.unary import method_of
-from checkpoint_router.telemetry import logging, names
+from checkpoint_router.telemetry import export, logging, names
 
 CLOSE_SECONDS: Final = 1.0
 """Of the time to drain, kept for closing the storage."""
@@ -146,12 +147,13 @@ async def stop(running: Running, seconds: float) -> bool:
 
 
 async def serve(settings: Settings) -> None:
-    """Runs a router until SIGTERM or SIGINT. Errors as `start`."""
+    """Runs a router until SIGTERM or SIGINT. Errors as `start` and as `export.start`."""
     log = logging.logger("serve")
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
+    send_the_rest = export.start(__version__)
     running = await start(settings)
     facts = await running.engine.facts()
     log.info(
@@ -174,6 +176,8 @@ async def serve(settings: Settings) -> None:
     begun = time.monotonic()
     log.info("stopping", seconds_max=settings.drain_seconds)
     cut_off = await stop(running, settings.drain_seconds)
+    left = settings.drain_seconds - (time.monotonic() - begun)
+    await asyncio.to_thread(send_the_rest, max(left, 0.0))
     log.info("stopped", seconds=round(time.monotonic() - begun, 3), cut_off=cut_off)
 
 

@@ -5,6 +5,8 @@ No name here may carry a payload; metrics carry neither thread nor tenant.
 
 from typing import Final
 
+PROGRAM: Final = "checkpoint-router"
+"""The service that spans and metrics come from, unless OTEL_SERVICE_NAME says otherwise."""
 SCOPE: Final = "checkpoint_router"
 """Instrumentation scope of all spans and metrics."""
 
@@ -16,8 +18,6 @@ ADMIN_SERVICE: Final = "checkpoint_router.v1.AdminService"
 RPC_SYSTEM: Final = "rpc.system"
 RPC_SERVICE: Final = "rpc.service"
 RPC_METHOD: Final = "rpc.method"
-DB_SYSTEM: Final = "db.system.name"
-DB_OPERATION: Final = "db.operation.name"
 
 # Attributes of ours.
 CALL: Final = "checkpoint_router.call"

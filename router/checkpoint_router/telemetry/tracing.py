@@ -1,8 +1,7 @@
-"""Spans for calls, and the context that ties an agent's span to the router's.
+"""The span around one call in the router, below the agent's.
 
-Context travels as a W3C `traceparent`: in the metadata of a unary call, in a field of a call on
-the stream. Until somebody configures an SDK, `enabled` is False and every function here is a few
-comparisons.
+The agent's span is named by a W3C `traceparent`: in the metadata of a unary call, in a field of a
+call on the stream. Until an SDK is configured, `enabled` is False and no span is made.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,54 +28,21 @@ def enabled() -> bool:
     return not isinstance(trace.get_tracer_provider(), _SILENT)
 
 
-def traceparent() -> str:
-    """The current span, for a message; empty if there is none."""
-    if not enabled():
-        return ""
-    carrier: dict[str, str] = {}
-    _PROPAGATOR.inject(carrier)
-    return carrier.get(TRACEPARENT, "")
-
-
 def server_span(
     service: str, method: str, parent: str, attributes: Mapping[str, str]
 ) -> AbstractContextManager[None]:
     """A span around one call in the router, below the span that `parent` names, if it does."""
-    if not enabled():
-        return _NO_SPAN
-    context = _PROPAGATOR.extract({TRACEPARENT: parent}) if parent else context_api.Context()
-    return _span(SpanKind.SERVER, service, method, context, attributes)
-
-
-def client_span(
-    service: str, method: str, attributes: Mapping[str, str]
-) -> AbstractContextManager[None]:
-    """A span around one call in the agent, below the agent's current one."""
-    if not enabled():
-        return _NO_SPAN
-    return _span(SpanKind.CLIENT, service, method, None, attributes)
+    return _span(service, method, parent, attributes) if enabled() else _NO_SPAN
 
 
 @contextmanager
-def _span(
-    kind: SpanKind,
-    service: str,
-    method: str,
-    context: context_api.Context | None,
-    attributes: Mapping[str, str],
-) -> Iterator[None]:
-    named = {
-        names.RPC_SYSTEM: "grpc",
-        names.RPC_SERVICE: service,
-        names.RPC_METHOD: method,
-        **attributes,
-    }
-    tracer = trace.get_tracer(names.SCOPE)
-    with tracer.start_as_current_span(
+def _span(service: str, method: str, parent: str, attributes: Mapping[str, str]) -> Iterator[None]:
+    named = {names.RPC_SYSTEM: "grpc", names.RPC_SERVICE: service, names.RPC_METHOD: method}
+    with trace.get_tracer(names.SCOPE).start_as_current_span(
         f"{service}/{method}",
-        context=context,
-        kind=kind,
-        attributes=named,
+        context=_PROPAGATOR.extract({TRACEPARENT: parent}, context_api.Context()),
+        kind=SpanKind.SERVER,
+        attributes={**named, **attributes},
         # A message may quote a thread's id; the reason is enough.
         record_exception=False,
         set_status_on_exception=False,
