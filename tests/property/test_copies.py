@@ -20,16 +20,19 @@ from .world import KEY, NAMESPACES, Replica, World
 TARGET = ThreadKey("acme", "copy")
 
 
-def copy_of(replica: Replica) -> History:
-    """Every event of the copy is one that a router would accept, in the order of the source."""
-    source, target = replica.history, History(TARGET, 3)
-    copy = Copy(source, TARGET, target.gen, b"call", KEY)
-    for position in bits(source.all & ~source.erased):
-        id = source.entries[position].id
-        event = copy.event(replica.stored[id.segment, id.index])
+def copy_of(replica: Replica, target: History | None = None, most: int | None = None) -> History:
+    """Every event of the copy is one that a router would accept, in the order of the source.
+    `most`: the copy fails after so many."""
+    source, target = replica.history, target or History(TARGET, 3)
+    ids = [source.entries[p].id for p in bits(source.all & ~source.erased)]
+    stored = [replica.stored[id.segment, id.index] for id in ids]
+    copy = Copy(source, target, KEY)
+    for event in copy.events(stored)[:most]:
         assert isinstance(judged(target, event), Accepted)
         packed = pack_event(event)
         target.apply(entry_of(event, packed, event_digest(packed)))
+    if most is None:
+        target.erase(target.entries[p].id for p in bits(copy.outdated(target)))
     return target
 
 
@@ -44,13 +47,17 @@ def shown(history: History) -> dict[str, object]:
     """What a reader sees, without the names of segments, which a copy has anew."""
     line = bits(history.lineage(history.winner()).mask & ~history.erased)
     entries = [history.entries[p] for p in sorted(line, key=history.order)]
-    heads = {ns: view.newest(history, ns) for ns in NAMESPACES}
     return {
         "lineage": [(e.kind, e.ns, e.checkpoint_id, e.task_id) for e in entries],
-        "heads": {ns: s and (s.checkpoint.checkpoint_id, len(s.writes)) for ns, s in heads.items()},
+        "heads": heads_of(history),
         "list": list(view.listed(history)),
         "list with losers": list(view.listed(history, losers=True)),
     }
+
+
+def heads_of(history: History) -> dict[str, object]:
+    heads = {ns: view.newest(history, ns) for ns in NAMESPACES}
+    return {ns: s and (s.checkpoint.checkpoint_id, len(s.writes)) for ns, s in heads.items()}
 
 
 def comparable(history: History) -> bool:
@@ -90,3 +97,40 @@ def test_a_repeated_copy_makes_the_same_events() -> None:
     one, two = copy_of(replica), copy_of(replica)
     assert one.entries
     assert [e.digest for e in one.entries] == [e.digest for e in two.entries]
+
+
+@pytest.mark.parametrize("first", range(0, 120, 40))
+def test_a_copy_that_failed_midway_and_is_repeated_later_is_like_one_that_did_not(
+    first: int,
+) -> None:
+    """The source has gone on meanwhile, and was pruned."""
+    repeated = pruned = 0
+    for seed in range(first, first + 40):
+        world = World(processes=1 + seed % 4, replicas=1)
+        (replica,) = world.replicas
+        actions = random_history(seed, 100)
+        play(world, actions[:60], [])
+        gen, before = replica.history.gen, replica.history.erased
+        target = copy_of(replica, most=len(replica.history.entries) * (seed % 5) // 4)
+        play(world, actions[60:], [])
+        source = replica.history
+        if source.gen != gen or not comparable(source):
+            continue
+        copy_of(replica, target)
+        entries = len(target.entries)
+        assert len(copy_of(replica, target).entries) == entries, "a copy again brings nothing"
+        repeated += 1
+        pruned += source.erased != before
+        assert shown(target) == shown(source), f"seed {seed}"
+    assert repeated
+    assert pruned
+
+
+@pytest.mark.parametrize("seed", [445, 748])
+def test_a_copy_is_cut_where_its_source_is_though_the_checkpoint_there_was_pruned(
+    seed: int,
+) -> None:
+    """At a write, then: what else was written on that checkpoint came later."""
+    world = play(World(processes=1 + seed % 4, replicas=1), random_history(seed, 100), [])
+    (replica,) = world.replicas
+    assert shown(copy_of(replica)) == shown(replica.history)

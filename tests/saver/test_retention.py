@@ -164,13 +164,55 @@ async def test_a_copy_is_equal_in_everything_and_independent(calls: Calls) -> No
     assert values == {"n": 2}
 
 
-@pytest.mark.rivals  # A second copy is a set of events of its own, beside the first.
 async def test_a_copy_again_adds_nothing(calls: Calls) -> None:
     await chain(calls, [1, 2])
     await calls.put_writes(conf(checkpoint_id=cid(2)), [("x", 1)], TASK)
     for _ in range(2):
         await calls.copy_thread("t", "copy")
         assert await whole(calls, conf("copy")) == await whole(calls, conf())
+
+
+async def test_a_copy_again_brings_what_is_new_and_takes_what_was_pruned(calls: Calls) -> None:
+    await chain(calls, [1, 2])
+    await calls.copy_thread("t", "copy")
+    await chain(calls, [3, 4], parent=cid(2))
+    await calls.copy_thread("t", "copy")
+    assert await whole(calls, conf("copy")) == await whole(calls, conf())
+    await calls.prune(["t"])
+    await calls.copy_thread("t", "copy")
+    assert ids(await calls.list(conf("copy"))) == [cid(4)]
+    await calls.delete_thread("copy")
+    await calls.copy_thread("t", "copy")
+    assert await whole(calls, conf("copy")) == await whole(calls, conf())
+
+
+async def test_a_copy_of_a_pruned_thread_has_no_link_to_nothing(calls: Calls) -> None:
+    await chain(calls, [1, 2])
+    await calls.prune(["t"])
+    await calls.copy_thread("t", "copy")
+    assert parent_of(await calls.read(conf("copy"))) is None
+
+
+async def test_a_parent_that_was_never_stored_stays_named_in_a_copy(calls: Calls) -> None:
+    await chain(calls, [2], parent=cid(1))
+    await calls.copy_thread("t", "copy")
+    assert parent_of(await calls.read(conf("copy"))) == cid(1)
+
+
+@pytest.mark.rivals
+@pytest.mark.parametrize("source", ["t", "another"])
+async def test_what_a_copy_brings_onto_a_thread_of_its_own_life_is_a_rival_and_takes_nothing(
+    calls: Calls, source: str
+) -> None:
+    await chain(calls, [1, 2])
+    await chain(calls, [1, 5], thread="another")
+    await calls.copy_thread("t", "copy")
+    await chain(calls, [6], parent=cid(2), thread="copy")
+    await chain(calls, [3], parent=cid(2))
+    await calls.prune(["t", "another"])
+    await calls.copy_thread(source, "copy")
+    for number in (1, 2, 6, 3 if source == "t" else 5):
+        assert (await calls.read(conf("copy", "", cid(number)))).checkpoint["id"] == cid(number)
 
 
 async def test_delta_channels_of_a_copy_have_the_same_history(calls: Calls) -> None:

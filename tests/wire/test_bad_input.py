@@ -177,7 +177,7 @@ BAD_MUTATIONS: dict[str, tuple[tuple[str, Any], type[RouterError], str]] = {
         "thread_ids has 10001",
     ),
     "a copy onto nothing": (
-        ("copy_thread", calls.CopyThreadRequest(tenant="a", source_thread_id="t", request_id=b"r")),
+        ("copy_thread", calls.CopyThreadRequest(tenant="a", source_thread_id="t")),
         InvalidArgument,
         "target_thread_id is empty",
     ),

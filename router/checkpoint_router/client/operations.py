@@ -437,7 +437,6 @@ class Operations:
             request,
             ThreadKey(self.tenant, id_text("source_thread_id", source)),
             ThreadKey(self.tenant, id_text("target_thread_id", target)),
-            os.urandom(REQUEST_ID_BYTES),
         )
         yield Call("copy_thread", request)
 

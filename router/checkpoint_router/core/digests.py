@@ -67,10 +67,16 @@ def conflict_id(thread: ThreadKey, gen: int, one: SegmentId, other: SegmentId) -
     return h.digest()
 
 
-def copied(call: bytes, event: EventId) -> EventId:
-    """The event that a copy makes of `event`: a retried copy makes the same ones."""
-    h = blake2b(call + event.segment, digest_size=16, person=_COPY)
+def copied(copy: bytes, event: EventId) -> EventId:
+    """The event that a copy makes of `event`: a repeated copy makes the same ones."""
+    h = blake2b(copy + event.segment, digest_size=16, person=_COPY)
     return EventId(SegmentId(h.digest()), event.index)
+
+
+def copy_id(source: ThreadKey, gen: int, target: ThreadKey, target_gen: int) -> bytes:
+    """16 bytes that every copy from one generation to another has in common."""
+    scopes = _scope(source, gen) + _scope(target, target_gen)
+    return blake2b(scopes, digest_size=16, person=_COPY).digest()
 
 
 def operation_id(request_id: bytes, thread: ThreadKey) -> bytes:

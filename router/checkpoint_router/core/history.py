@@ -277,7 +277,9 @@ class History:
         last = self.entry(cut.last)
         assert last is not None, "a cut is in the past of its segment"
         own = self.segments[cut.last.segment]
-        before = own.base_lineage | self.writes.get((last.ns, last.checkpoint_id), 0)
+        before = own.base_lineage
+        if last.kind is Kind.CHECKPOINT:
+            before |= self.writes.get((last.ns, last.checkpoint_id), 0)
         for index, position in own.events.items():
             if index <= cut.last.index:
                 before |= 1 << position

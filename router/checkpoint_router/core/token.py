@@ -27,7 +27,7 @@ KEY_BYTES: Final = 32
 class Cut:
     """Leaves out what stands in a namespace after an event; all of it, if there is none.
 
-    What was written on the event's checkpoint belongs to it, wherever it stands.
+    What was written on a checkpoint at which it cuts belongs to it, wherever it stands.
     """
 
     ns: str

@@ -146,9 +146,10 @@ class Engine:
         """Keeps each namespace's newest checkpoint and its closure, or deletes the threads."""
         return await self._removal.prune(tenant, thread_ids, strategy, request_id)
 
-    async def copy_thread(self, source: ThreadKey, target: ThreadKey, request_id: bytes) -> int:
-        """Copies every event that was not pruned. Returns how many; a repeat makes no more."""
-        return await self._removal.copy_thread(source, target, request_id)
+    async def copy_thread(self, source: ThreadKey, target: ThreadKey) -> int:
+        """Copies every event that was not pruned and that no earlier copy brought. Returns how
+        many these were."""
+        return await self._removal.copy_thread(source, target)
 
     async def list_threads(
         self, tenant: str, limit: int, cursor: bytes

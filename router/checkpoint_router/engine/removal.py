@@ -90,24 +90,27 @@ class Removal:
                     events, threads = events + gone, threads + (gone > 0)
         return Removed(threads=threads, events=events)
 
-    async def copy_thread(self, source: ThreadKey, target: ThreadKey, request_id: bytes) -> int:
+    async def copy_thread(self, source: ThreadKey, target: ThreadKey) -> int:
         """See `Engine.copy_thread`."""
         if source == target:
             raise InvalidArgument(
                 f"thread {source.thread!r} cannot be copied into itself. Name another target."
             )
-        call = operation_id(request_id, source)
         async with (
             self._shard.threads.use(source) as from_,
             self._shard.threads.use(target) as into,
         ):
             history, records = await self._of_one_moment(source, from_)
-            copy = Copy(history, target, into.history.gen, call, self._shard.key)
             # All before the first is stored: what a prune takes from the history between two of
             # them, the earlier ones would rest on and the later ones not.
-            events = [copy.event(event) for event in records.values()]
+            copy = Copy(history, into.history, self._shard.key)
+            events = copy.events(records.values())
             for event in events:
                 await self._shard.finish(self._copy_one(source, history.gen, into, target, event))
+            outdated = [into.history.entries[p].digest for p in bits(copy.outdated(into.history))]
+            if outdated:
+                operation = operation_id(b"".join(outdated), target)
+                await self._erase(into, target, operation, lambda now, _: copy.outdated(now))
         return len(events)
 
     async def _of_one_moment(
@@ -221,7 +224,10 @@ class Removal:
         while wanted:
             read = await storage.blobs(source, gen, wanted, _BLOBS_BYTES)
             if not read.found:
-                raise Unavailable("the source was deleted while it was copied. Try again.")
+                raise Unavailable(
+                    f"thread {source.thread!r} was pruned or deleted while it was copied. A part "
+                    f"of it is in {target.thread!r}. Copy again: that brings the rest."
+                )
             new = [NewBlob(hash=h, value=v) for h, v in read.found.items()]
             if read.rest:
                 await storage.put_blobs(target, event.gen, new)
@@ -240,9 +246,13 @@ class Removal:
             )
         )
         match outcome:
-            case Stored() | Duplicate():
+            case Stored() | Duplicate() if into.history.gen != event.gen:
+                raise ThreadDeleted.of(target.thread, event.gen, into.history.gen)
+            case Stored() | Duplicate(entry.digest):
                 into.history.apply(entry)
                 into.changed()
+            case Duplicate():  # of another copy at the same time, from which less was pruned
+                await self._look_again(into, target)
             case OtherGeneration(current):
                 raise ThreadDeleted.of(target.thread, event.gen, current)
             case _:

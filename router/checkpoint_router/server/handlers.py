@@ -126,8 +126,7 @@ async def _copy_thread(
     response: calls.CopyThreadResponse,
     deadline: float,
 ) -> None:
-    source, target, request_id = requests.copy_thread_of(request)
-    response.events = await engine.copy_thread(source, target, request_id)
+    response.events = await engine.copy_thread(*requests.copy_thread_of(request))
 
 
 async def _prune(

@@ -623,19 +623,17 @@ Global___DeleteForRunsResponse: _TypeAlias = DeleteForRunsResponse  # noqa: Y015
 
 @_typing.final
 class CopyThreadRequest(_message.Message):
-    """Copies a thread."""
+    """Copies a thread. It needs no id: a repeat finds what it would bring."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_FIELD_NUMBER: _builtins.int
     SOURCE_THREAD_ID_FIELD_NUMBER: _builtins.int
     TARGET_THREAD_ID_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     TABLE_EPOCH_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     source_thread_id: _builtins.str
     target_thread_id: _builtins.str
-    request_id: _builtins.bytes
     table_epoch: _builtins.int
     def __init__(
         self,
@@ -643,12 +641,11 @@ class CopyThreadRequest(_message.Message):
         tenant: _builtins.str = ...,
         source_thread_id: _builtins.str = ...,
         target_thread_id: _builtins.str = ...,
-        request_id: _builtins.bytes = ...,
         table_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "source_thread_id", b"source_thread_id", "table_epoch", b"table_epoch", "target_thread_id", b"target_thread_id", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source_thread_id", b"source_thread_id", "table_epoch", b"table_epoch", "target_thread_id", b"target_thread_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

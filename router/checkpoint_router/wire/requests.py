@@ -241,24 +241,22 @@ def fill_delete_for_runs(
     message.request_id = request_id
 
 
-def copy_thread_of(message: calls.CopyThreadRequest) -> tuple[ThreadKey, ThreadKey, bytes]:
-    """Source, target, request id."""
+def copy_thread_of(message: calls.CopyThreadRequest) -> tuple[ThreadKey, ThreadKey]:
+    """Source and target."""
     tenant = checked_tenant(message.tenant)
     return (
         ThreadKey(tenant, checked_name("source_thread_id", message.source_thread_id)),
         ThreadKey(tenant, checked_name("target_thread_id", message.target_thread_id)),
-        checked_request_id(message.request_id),
     )
 
 
 def fill_copy_thread(
-    message: calls.CopyThreadRequest, source: ThreadKey, target: ThreadKey, request_id: bytes
+    message: calls.CopyThreadRequest, source: ThreadKey, target: ThreadKey
 ) -> None:
     """Writes a copy inside one tenant into `message`."""
     message.tenant = source.tenant
     message.source_thread_id = source.thread
     message.target_thread_id = target.thread
-    message.request_id = request_id
 
 
 def prune_of(
