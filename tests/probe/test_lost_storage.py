@@ -1,7 +1,7 @@
 """A storage that lost what it had acknowledged is noticed, said, and never half shown.
 
 The loss is made by hand, between a kill and a start: the write-ahead log is cut, which is what a
-disk that lied about syncing leaves behind.
+disk that lied about syncing leaves behind. So is another storage, which never had it.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 from langgraph.checkpoint.base import empty_checkpoint, uuid6
 
 from checkpoint_router import RouterSaver
-from checkpoint_router.core.errors import Stale
+from checkpoint_router.core.errors import Stale, TokenInvalid
 from checkpoint_router.testing import RunningRouter, running_router
 
 pytestmark = pytest.mark.crash
@@ -86,3 +86,19 @@ def test_a_router_whose_log_was_cut_says_so_at_once(storage: Path) -> None:
         said = router.log_text()
         cut_the_log(router, storage, size)
         assert "commit" in router.log_text().removeprefix(said)
+
+
+def test_who_remembers_a_thread_is_told_when_the_next_router_has_another_storage(
+    storage: Path,
+) -> None:
+    with running_router(f"sqlite:{storage}") as one, running_router("memory:") as other:
+        both = f"{one.target},{other.target.removeprefix('router://')}"
+        with RouterSaver(both, timeout_seconds=20) as saver:
+            kept = put(saver, root("t"), 0)
+            one.kill()
+            with pytest.raises(Stale):
+                put(saver, kept, 1)
+            with pytest.raises(TokenInvalid, match="another storage"):
+                saver.get_tuple(root("t"))
+            # It was said; from here on there is what this storage has.
+            assert saver.get_tuple(root("t")) is None

@@ -39,9 +39,10 @@ class RouterSaver(BaseCheckpointSaver[str]):
     ```
 
     The constructor does no IO and needs no event loop. One saver serves any number of workers and
-    loops, sync and async at once. A checkpoint is durable in the router's storage when `put` has
-    returned. Every call waits, reconnecting, up to `timeout_seconds`, then raises
-    `DeadlineExceeded`; other errors are those of `checkpoint_router.core.errors`.
+    loops, sync and async at once: have one in a process, and close it. A checkpoint is durable in
+    the router's storage when `put` has returned. Every call waits, reconnecting, up to
+    `timeout_seconds`, then raises `DeadlineExceeded`; other errors are those of
+    `checkpoint_router.core.errors`.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class RouterSaver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
         timeout_seconds: float = limits.DEADLINE_SECONDS_DEFAULT,
     ) -> None:
-        """`target` is `router://host:port[,host:port…][?tenant=name]`. A fresh tenant is a fresh,
-        empty saver; the default one is named `default`."""
+        """`target` is `router://host:port[,host:port…][?tenant=name]`; several addresses are
+        routers of one system, over the same storage. A fresh tenant is a fresh, empty saver; the
+        default one is named `default`."""
         super().__init__(serde=serde)
         parsed = Target.parse(target)
         self._links = Links(parsed)

@@ -1,6 +1,8 @@
 """Where a saver's routers are: the address text that users write, parsed once.
 
 Rules: what is written is checked and never guessed at; a wrong address says what one looks like.
+Several addresses are several routers of one system, over the same storage: a saver goes on to the
+next when one does not answer. Those of two storages are two memories, and no list for a saver.
 """
 
 import re
@@ -37,7 +39,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The routers that a saver may ask, in the order in which it tries them."""
+    """The routers of one system that a saver may ask, in the order in which it tries them."""
 
     endpoints: tuple[Endpoint, ...]
     tenant: str | None = None

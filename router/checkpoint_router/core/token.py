@@ -95,8 +95,10 @@ def unseal(sealed: bytes, key: bytes) -> ReadToken:
     mac, packed = sealed[:MAC_BYTES], sealed[MAC_BYTES:]
     if not hmac.compare_digest(mac, _mac(packed, key)):
         raise TokenInvalid(
-            "the causal token was not made by this system, or was changed on its way. "
-            "Nothing was written. Start the run again from a fresh read."
+            "the causal token was not made by this system: the router that answers now has "
+            "another storage than the one that gave it, or the token was changed on its way. "
+            "Nothing was written. Check that all addresses of the saver are routers of one "
+            "storage; then start the run again from a fresh read."
         )
     return parse(sealed)
 
