@@ -33,6 +33,8 @@ def test_a_negative_answer_is_1(cli: Cli) -> None:
         (("thread", "show", "x" * 2000), "the limit is 1024"),
         (("serve", "--storage", "memory:", "--listen", "nowhere"), "is not HOST:PORT"),
         (("doctor", "--storage", "tape:1"), "no storage is called 'tape:1'"),
+        (("doctor", "--deep"), "--deep reads a whole storage"),
+        (("config", "show", "--storage", "tape:1"), "no storage is called 'tape:1'"),
     ],
 )
 def test_what_can_never_work_is_2(arguments: tuple[str, ...], said: str) -> None:

@@ -74,11 +74,24 @@ def test_serve_refuses_a_storage_and_an_address_that_are_taken(tmp_path: Path) -
     with running_router(f"sqlite:{tmp_path}") as router:
         pid = router.pid
         twice = run("serve", "--storage", f"sqlite:{tmp_path}", "--listen", "127.0.0.1:0")
-        beside = run("serve", "--storage", "memory:", "--listen", router.address)
+        fresh = tmp_path / "fresh"
+        beside = run("serve", "--storage", f"sqlite:{fresh}", "--listen", router.address)
     assert twice.returncode == 4
     assert f"in use by the process with id {pid}" in twice.stderr
     assert beside.returncode == 4
-    assert "cannot listen on" in beside.stderr
+    (line,) = beside.stderr.splitlines()
+    assert line.startswith(f"error: {router.address} is taken (")
+    assert line.endswith("Choose another address with --listen, or port 0 for a free one.")
+    assert not fresh.exists()
+
+
+@pytest.mark.parametrize("listen", ["192.0.2.1:7070", "no..host:7070"])
+def test_serve_refuses_an_address_that_this_machine_has_not(tmp_path: Path, listen: str) -> None:
+    said = run("serve", "--storage", f"sqlite:{tmp_path}/fresh", "--listen", listen)
+    assert said.returncode == 4
+    (line,) = said.stderr.splitlines()
+    assert line.startswith(f"error: cannot listen on {listen}: ")
+    assert not (tmp_path / "fresh").exists()
 
 
 def test_serve_refuses_a_storage_that_is_none(tmp_path: Path) -> None:

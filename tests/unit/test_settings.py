@@ -76,7 +76,7 @@ def test_all_problems_are_listed_at_once_each_with_its_origin(tmp_path: Path) ->
         "environment CHECKPOINT_ROUTER_STROAGE is no setting",
         "listen (flag --listen): '7070' is not HOST:PORT",
         "drain_seconds (environment CHECKPOINT_ROUTER_DRAIN_SECONDS): ",
-        "storage (environment CHECKPOINT_ROUTER_STORAGE): 'plain-directory' has no scheme",
+        "storage (environment CHECKPOINT_ROUTER_STORAGE): no storage is called 'plain-",
         f"log_format (file {path} (log_format)): ",
     ):
         assert any(needle in problem for problem in found), (needle, found)
@@ -117,7 +117,26 @@ def test_an_address_that_is_none_is_refused(listen: str) -> None:
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:7070", "localhost:65535"])
 def test_an_address_is_taken(listen: str) -> None:
-    assert load({"storage": "m:", "listen": listen}, environ={}).settings.listen == listen
+    assert load({"storage": "memory:", "listen": listen}, environ={}).settings.listen == listen
+
+
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        ("tape:1", "no storage is called 'tape:1'. Known are: memory:"),
+        ("checkpoints", "no storage is called 'checkpoints'. Known are: memory:"),
+        ("sqlite:", "names no directory"),
+    ],
+)
+def test_a_storage_that_can_never_start_is_a_problem(storage: str, said: str) -> None:
+    (problem,) = problems(flags={"storage": storage})
+    assert problem.startswith("storage (flag --storage): ")
+    assert said in problem
+
+
+def test_settings_touch_no_storage(tmp_path: Path) -> None:
+    load({"storage": f"sqlite:{tmp_path}/new"}, environ={})
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_settings_are_an_error_like_any_other() -> None:

@@ -166,7 +166,7 @@ def test_a_router_killed_and_started_again_answers_on_the_same_port(
 
 def test_a_taken_port_is_refused_with_what_to_do(router: RunningRouter, tmp_path: Path) -> None:
     second = RunningRouter("memory:", router.address, tmp_path, None)
-    with pytest.raises(RouterFailed, match=r"cannot listen on .* port 0 for a free one"):
+    with pytest.raises(RouterFailed, match=r" is taken .* port 0 for a free one"):
         second.start()
 
 

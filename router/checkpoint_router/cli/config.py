@@ -28,7 +28,9 @@ def show(
 ) -> None:
     """Show the settings that `serve` would start with here, after flags, environment and file.
 
-    Ends with exit code 2 and the list of all problems if it would not start.
+    Ends with exit code 2 and the list of all problems if no router can start with them. Whether
+    the port is free and the storage can be opened is not looked at: nothing is touched, and a
+    router may be running on both.
 
     \b
     Examples:

@@ -24,6 +24,7 @@ from checkpoint_router.cli.options import (
     Timeout,
     link,
 )
+from checkpoint_router.core.errors import InvalidArgument
 from checkpoint_router.server.diagnose import Finding, Verdict, diagnose
 from checkpoint_router.wire.admin import PROTOCOL
 
@@ -54,6 +55,12 @@ def doctor(
       checkpoint-router doctor --target router://10.0.0.7:7070
       checkpoint-router doctor --storage sqlite:/var/lib/checkpoint-router --deep
     """
+    if deep and storage is None:
+        raise InvalidArgument(
+            "--deep reads a whole storage, which no router does while it runs. Stop the router, "
+            "and name its storage with --storage sqlite:DIRECTORY.",
+            field="deep",
+        )
     if storage is not None:
         subject = {"storage": storage}
         found = _shown(diagnose(storage, deep=deep), output)

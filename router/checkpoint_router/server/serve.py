@@ -7,7 +7,9 @@ loses nothing either.
 """
 
 import asyncio
+import errno
 import signal
+import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -70,7 +72,11 @@ class Running:
 
 
 async def start(settings: Settings) -> Running:
-    """Opens the storage and answers. Raises Refused, StorageInUse, UnknownStorage, Unavailable."""
+    """Opens the storage and answers. Raises Refused, StorageInUse, UnknownStorage, Unavailable.
+
+    An address that is taken is found first: nothing was touched then.
+    """
+    await _check_address(settings.listen)
     # Here and not above: a backend brings its driver, and only the one that is used is wanted.
     from checkpoint_router.storage.open import storage_from_url
 
@@ -87,6 +93,41 @@ async def start(settings: Settings) -> Running:
         raise
 
 
+async def _check_address(listen: str) -> None:
+    """Binds it for a moment: gRPC would log its refusal in words of its own. Raises Refused."""
+    host, _, port = listen.rpartition(":")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError) as e:
+        raise _refused(listen, e) from None
+    free, error = False, OSError(errno.EADDRNOTAVAIL, "no address was found")
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                # As servers bind: a port whose last user has just gone is free.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                free = True
+        except OSError as e:
+            # A name may have addresses of a kind that this machine has not.
+            if e.errno == errno.EADDRINUSE:
+                raise _refused(listen, e) from None
+            error = e
+    if not free:
+        raise _refused(listen, error)
+
+
+def _refused(listen: str, error: Exception) -> Refused:
+    why = getattr(error, "strerror", None) or error
+    if getattr(error, "errno", None) == errno.EADDRINUSE:
+        what = f"{listen} is taken ({why}). Is another router running there?"
+    else:
+        what = f"cannot listen on {listen}: {why}."
+    return Refused(f"{what} Choose another address with --listen, or port 0 for a free one.")
+
+
 async def _answering(settings: Settings, engine: Engine) -> Running:
     admission = Admission(bytes_max=settings.bytes_in_flight_max)
     router = Router(engine=engine, admission=admission)
@@ -101,10 +142,8 @@ async def _answering(settings: Settings, engine: Engine) -> Running:
     try:
         port = server.add_insecure_port(settings.listen)
     except RuntimeError as e:
-        raise Refused(
-            f"cannot listen on {settings.listen}: {e}. Is another router running there? Give "
-            f"another --listen, or port 0 for a free one."
-        ) from None
+        # Somebody took it in the meantime.
+        raise _refused(settings.listen, e) from None
     await server.start()
     for service in ("", names.SERVICE, names.ADMIN_SERVICE):
         await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.errors import InvalidArgument
+from checkpoint_router.storage.open import storage_from_url
 from checkpoint_router.telemetry.logging import Format, Level
 
 PREFIX: Final = "CHECKPOINT_ROUTER_"
@@ -72,9 +73,9 @@ class Settings(BaseModel):
 
     @field_validator("storage")
     @classmethod
-    def _scheme(cls, value: str) -> str:
-        if not re.match(r"[a-z][a-z0-9+.-]*:", value):
-            raise ValueError(f"{value!r} has no scheme; give sqlite:DIRECTORY or memory:")
+    def _known(cls, value: str) -> str:
+        # Raises what is wrong with it. Nothing is touched: that is for the start.
+        storage_from_url(value)
         return value
 
 
