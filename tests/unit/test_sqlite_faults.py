@@ -1,16 +1,20 @@
 """What breaks in a SQLite file hits the record it breaks, with its name, and nothing else."""
 
 import asyncio
+import os
+import re
 import resource
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from checkpoint_router.backends.sqlite import SqliteStorage
+from checkpoint_router.backends.sqlite import SqliteStorage, watch
 from checkpoint_router.core.answers import NewBlob
-from checkpoint_router.core.errors import DataLoss, Unavailable
+from checkpoint_router.core.errors import DataLoss, RouterError, Unavailable
 from checkpoint_router.core.ids import Dot, ThreadKey
 from checkpoint_router.storage.port import Append, Erase, Stored
 from tests import builders as b
@@ -152,6 +156,13 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def free_pages(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Stands for a disk that is filling, which needs one of the test's own: what the system says
+    of each is that so many of a million pages are free."""
+    said = (4096, 4096, 1_000_000, number, number, 1000, 1000, 1000, 0, 255)
+    patch.setattr(os, "statvfs", lambda _: os.statvfs_result(said))
+
+
 class TestFullDisk:
     async def test_what_does_not_fit_fails_alone_and_can_be_repeated(self, tmp_path: Path) -> None:
         async with shard(tmp_path) as storage:
@@ -194,6 +205,54 @@ class TestFullDisk:
         with tables(storage) as conn:
             assert conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
+    async def test_it_is_logged_once_and_is_an_alarm_until_writes_go_well_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with capture_logs() as logged:
+            async with shard(tmp_path) as storage:
+                await fill(storage, 1, 3)
+                on_writer(storage, "PRAGMA max_page_count = 60")
+                for number in range(4, 8):
+                    with pytest.raises(Unavailable):
+                        await storage.append(checkpoint(number, size=200_000))
+                    # A small one fits in between, and is not the end of it.
+                    await fill(storage, number + 10, number + 10, size=1)
+                (alarm,) = (await storage.facts()).alarms
+                assert re.match(r"Writes have failed since .*free some space.* bytes are", alarm)
+                on_writer(storage, "PRAGMA max_page_count = 1000000")
+                monkeypatch.setattr(watch, "QUIET_SECONDS", 0.0)
+                await fill(storage, 4, 5)
+                assert (await storage.facts()).alarms == ()
+        events = [(line["event"], line["log_level"]) for line in logged]
+        assert events == [("writes fail", "error"), ("writes go well again", "warning")]
+        assert "free some space" in logged[0]["text"]
+        assert logged[0]["free_bytes"] > 0
+
+    async def test_a_disk_that_is_nearly_full_is_said_before_writes_fail(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watch, "LOOK_SECONDS", 0.0)
+        with capture_logs() as logged:
+            async with shard(tmp_path) as storage:
+                await fill(storage, 1, 1)
+                assert (await storage.facts()).alarms == ()
+                free_pages(monkeypatch, 3)
+                await fill(storage, 2, 4)
+                (alarm,) = (await storage.facts()).alarms
+                assert f"12,288 bytes are free on its file system ({tmp_path})" in alarm
+        assert [(line["event"], line["text"]) for line in logged] == [("alarm", alarm)]
+
+    @pytest.mark.parametrize("limit", [0, 8192])
+    async def test_a_start_on_it_says_that_it_is_full(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+    ) -> None:
+        with monkeypatch.context() as patch, file_size_limit(limit):
+            free_pages(patch, 0)
+            with pytest.raises(RouterError, match=r"The disk is full: 0 bytes are free"):
+                await SqliteStorage(tmp_path).open()
+        async with shard(tmp_path) as storage:
+            await fill(storage, 1, 1)
+
     async def test_a_first_event_that_failed_leaves_no_half_known_thread(
         self, tmp_path: Path
     ) -> None:
@@ -230,6 +289,87 @@ async def test_a_lock_of_another_program_is_waited_for_then_named(tmp_path: Path
                 await storage.append(checkpoint(2))
             conn.execute("ROLLBACK")
         assert await storage.append(checkpoint(2)) == Stored(Dot(storage.actor, 2))
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def rename(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+
+
+def replace(path: Path) -> None:
+    copy = path.with_name("copy")
+    (shutil.copytree if path.is_dir() else shutil.copy)(path, copy)
+    rename(path)
+    copy.rename(path)
+
+
+class TestLostFiles:
+    @pytest.mark.parametrize("harm", [remove, rename, replace], ids=lambda harm: harm.__name__)
+    @pytest.mark.parametrize("name", ["", "shard-0.sqlite3", "shard-0.sqlite3-wal", "shard-0.lock"])
+    async def test_nothing_is_acknowledged_or_shown_once_a_file_is_not_the_one_that_was_opened(
+        self, tmp_path: Path, name: str, harm: Callable[[Path], None]
+    ) -> None:
+        directory = tmp_path / "storage"
+        with capture_logs() as logged:
+            async with shard(directory) as storage:
+                await fill(storage, 1, 3)
+                harm(directory / name)
+                for verb in (
+                    lambda: storage.append(checkpoint(4)),
+                    lambda: storage.append(checkpoint(1)),
+                    lambda: storage.put_blobs(b.THREAD, 1, checkpoint(5).blobs),
+                    lambda: storage.delete(b.THREAD, 1),
+                    lambda: storage.image(b.THREAD),
+                    lambda: storage.threads("acme", "", 9),
+                ):
+                    with pytest.raises(Unavailable, match="under the running router") as caught:
+                        await verb()
+                    assert str(directory) in caught.value.message
+                with pytest.raises(Unavailable, match="start the router again") as caught:
+                    storage.check()
+                assert caught.value.message in (await storage.facts()).alarms
+        (line,) = logged
+        assert (line["event"], line["log_level"]) == ("storage lost", "error")
+
+    async def test_facts_find_it_without_a_write(self, tmp_path: Path) -> None:
+        async with shard(tmp_path / "storage") as storage:
+            await fill(storage, 1, 3)
+            shutil.rmtree(tmp_path / "storage")
+            facts = await storage.facts()
+            assert "was removed or renamed under the running router" in facts.alarms[0]
+            assert facts.details["file_bytes"] == "0"
+
+    async def test_a_reader_that_comes_late_does_not_show_another_database(
+        self, tmp_path: Path
+    ) -> None:
+        async with shard(tmp_path / "other") as other:
+            await fill(other, 1, 3)
+        async with shard(tmp_path / "storage") as storage:
+            shutil.copy(other.file, tmp_path / "copy")
+            (tmp_path / "copy").rename(storage.file)
+            with pytest.raises(Unavailable, match="replaced by another file"):
+                await storage.image(b.THREAD)
+
+    async def test_a_directory_that_came_back_is_whole_at_the_next_start(
+        self, tmp_path: Path
+    ) -> None:
+        directory = tmp_path / "storage"
+        async with shard(directory) as storage:
+            await fill(storage, 1, 3)
+            directory.rename(tmp_path / "elsewhere")
+            with pytest.raises(Unavailable):
+                await storage.append(checkpoint(4))
+            (tmp_path / "elsewhere").rename(directory)
+            with pytest.raises(Unavailable, match="under the running router"):
+                await storage.append(checkpoint(4))
+        async with shard(directory) as storage:
+            entries = (await storage.image(b.THREAD)).entries
+            assert {checkpoint(n).entry.id for n in range(1, 4)} <= {e.id for e in entries}
+            assert storage.gap is None
+            assert (await storage.facts()).alarms == ()
 
 
 def values(thread: ThreadKey) -> list[NewBlob]:

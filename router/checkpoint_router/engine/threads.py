@@ -94,7 +94,8 @@ class Threads:
     @asynccontextmanager
     async def use(self, thread: ThreadKey, *, fresh: bool = True) -> AsyncIterator[ThreadState]:
         """The thread's state, loaded, and kept while in use. `fresh`: with all that other routers
-        had acknowledged when the call came."""
+        had acknowledged when the call came. Raises as `Storage.check`."""
+        self._storage.check()
         state = self._states.get(thread)
         if state is None:
             state = self._states[thread] = ThreadState(thread)

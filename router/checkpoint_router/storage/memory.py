@@ -81,6 +81,9 @@ class MemoryStorage:
     async def close(self) -> None:
         pass
 
+    def check(self) -> None:
+        pass
+
     @property
     def actor(self) -> int:
         return self._actor

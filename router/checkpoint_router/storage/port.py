@@ -171,6 +171,10 @@ class Storage(Protocol):
     async def close(self) -> None:
         """Ends what is under way, durably, and releases the storage. Idempotent."""
 
+    def check(self) -> None:
+        """Raises Unavailable where it is known already that nothing may rest on this storage, not
+        even a copy in memory: its files were taken away. Costs nothing."""
+
     @property
     def actor(self) -> int:
         """63 random bits of this process, recorded in the storage, never used again."""

@@ -17,6 +17,7 @@ from checkpoint_router.backends.sqlite import facts, reader, schema
 from checkpoint_router.backends.sqlite.faults import fault, naming
 from checkpoint_router.backends.sqlite.lock import Lock
 from checkpoint_router.backends.sqlite.mark import Gap, MarkFile, compare
+from checkpoint_router.backends.sqlite.watch import Watch, full
 from checkpoint_router.backends.sqlite.writer import Writer
 from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.errors import Refused, Unavailable
@@ -50,6 +51,7 @@ class SqliteStorage:
         self._steps = steps
         self._lock = Lock(self.directory / "shard-0.lock")
         self._mark = MarkFile(self.directory / "shard-0.mark")
+        self._watch = Watch(self.directory)
         self._writer: Writer | None = None
         self._readers = ThreadPoolExecutor(1)
         self._checkpointer = ThreadPoolExecutor(1)
@@ -63,16 +65,16 @@ class SqliteStorage:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock.take()
-        except OSError as e:
-            raise Refused(
-                f"{self.directory} cannot be used as a storage: {e}. Name a directory that may be "
-                f"written."
-            ) from None
-        try:
             self._open_files()
+        except OSError as e:
+            await self.close()
+            raise Refused(
+                f"{self.directory} cannot be used as a storage: {e}. "
+                + (full(self.directory) or "Name a directory that may be written.")
+            ) from None
         except sqlite3.Error as e:
             await self.close()
-            raise fault(e, None, f"opening {self.file}") from None
+            raise fault(e, None, f"opening {self.file}", full(self.directory)) from None
         except BaseException:
             await self.close()
             raise
@@ -91,8 +93,9 @@ class SqliteStorage:
         def wal_is_large() -> None:
             self._checkpointer.submit(_copy_wal, checkpoints, writer)
 
-        writer = Writer(conn, self._mark, asyncio.get_running_loop(), wal_is_large)
+        writer = Writer(conn, self._mark, self._watch, asyncio.get_running_loop(), wal_is_large)
         writer.start()
+        self._watch.begin(self._lock.file, self.file, self.file.with_name(f"{self.file.name}-wal"))
         self._writer = writer
 
     async def close(self) -> None:
@@ -121,6 +124,10 @@ class SqliteStorage:
             raise Unavailable("the storage is closed. Nothing was written or read.")
         return self._writer
 
+    def check(self) -> None:
+        self._open_writer  # noqa: B018  (raises where there is none)
+        self._watch.refuse_lost()
+
     @property
     def actor(self) -> int:
         return self._open_writer.actor
@@ -135,7 +142,8 @@ class SqliteStorage:
 
     async def facts(self) -> Facts:
         writer = self._open_writer
-        alarms = (*([] if self.gap is None else [self.gap.text]), *writer.alarms)
+        gap = [] if self.gap is None else [self.gap.text]
+        alarms = (*self._watch.alarms(), *gap, *writer.alarms)
         # On the writer's connection, whose settings count, but not in its queue: it is asked for
         # when nothing can be written, too.
         return await self._run(lambda: facts.read(writer.conn, self.file, alarms))
@@ -239,7 +247,7 @@ class SqliteStorage:
         thread: ThreadKey | None = None,
         record: str = "the list of threads",
     ) -> T:
-        self._open_writer  # noqa: B018  (raises where there is none)
+        self.check()
         return await self._run(lambda: self._in_snapshot(work, thread, record))
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -251,7 +259,10 @@ class SqliteStorage:
         with naming(thread, record):
             conn: sqlite3.Connection | None = getattr(self._local, "conn", None)
             if conn is None:
-                conn = self._local.conn = self._connect(readonly=True)
+                conn = self._connect(readonly=True)
+                # It went by the path: another database may stand there by now.
+                self._watch.look()
+                self._local.conn = conn
             conn.execute("BEGIN")
             try:
                 return work(conn)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from checkpoint_router.backends.sqlite import facts, mark, reader, schema, values
+from checkpoint_router.backends.sqlite.watch import full
 from checkpoint_router.core.errors import InvalidArgument, RouterError
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.storage.finding import Finding, Verdict
@@ -66,6 +67,8 @@ def _look(
     yield from _held(conn)
     for alarm in facts.filesystem_alarms(file):
         yield _bad("file system", alarm)
+    if little := full(file.parent):
+        yield _bad("file system", little)
     if not alone:
         return
     yield _came_forward(conn, marked)

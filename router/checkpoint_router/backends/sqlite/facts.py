@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from checkpoint_router.backends.sqlite.watch import space_of
 from checkpoint_router.storage.port import Facts
 
 _SYNCHRONOUS: Final = {0: "off", 1: "normal", 2: "full", 3: "extra"}
@@ -19,6 +20,7 @@ def read(conn: sqlite3.Connection, file: Path, alarms: Sequence[str]) -> Facts:
     synchronous = int(conn.execute("PRAGMA synchronous").fetchone()[0])
     filesystem = _filesystem(file)
     wal = file.with_name(file.name + "-wal")
+    space = space_of(file.parent)
     return Facts(
         url=f"sqlite:{file.parent}",
         promise=_promise(journal, synchronous, filesystem),
@@ -29,12 +31,21 @@ def read(conn: sqlite3.Connection, file: Path, alarms: Sequence[str]) -> Facts:
             "sqlite": sqlite3.sqlite_version,
             "format": str(conn.execute("PRAGMA user_version").fetchone()[0]),
             "file": str(file),
-            "file_bytes": str(file.stat().st_size),
-            "wal_bytes": str(wal.stat().st_size if wal.exists() else 0),
+            "file_bytes": _size(file),
+            "wal_bytes": _size(wal),
+            "free_bytes": "unknown" if space is None else str(space.free_bytes),
             "free_pages": str(conn.execute("PRAGMA freelist_count").fetchone()[0]),
             "filesystem": filesystem,
         },
     )
+
+
+def _size(file: Path) -> str:
+    """In bytes; 0 for what is not there, which an alarm is about, and not an error here."""
+    try:
+        return str(file.stat().st_size)
+    except OSError:
+        return "0"
 
 
 def filesystem_alarms(file: Path) -> tuple[str, ...]:

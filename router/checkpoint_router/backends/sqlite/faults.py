@@ -3,6 +3,7 @@
 SQLite's own words are kept in the message. Broken pages are DataLoss; all else may pass.
 """
 
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,17 +32,27 @@ def is_broken(error: sqlite3.Error) -> bool:
     return _code(error) in _BROKEN
 
 
-def fault(error: sqlite3.Error, thread: ThreadKey | None, record: object) -> RouterError:
-    """The error to raise instead of `error`, which came while `record` was worked on."""
+def fault(
+    error: sqlite3.Error, thread: ThreadKey | None, record: object, cause: str = ""
+) -> RouterError:
+    """The error to raise instead of `error`, which came while `record` was worked on. `cause`: a
+    sentence, if more is known than SQLite says."""
     if is_broken(error) and thread is not None:
         return lost(thread, record, f"the database file is damaged there ({error})")
     where = f"{record}" if thread is None else f"{record} of thread {thread.thread!r}"
-    hint = _HINTS.get(_code(error), "Look at the router's log.")
     return Unavailable(
-        f"the storage failed at {where}: {error}. {hint} The call may be repeated and then has "
-        f"the effect of one.",
+        f"the storage failed at {where}: {error}. {cause or hint(error)} The call may be repeated "
+        f"and then has the effect of one.",
         sqlite=getattr(error, "sqlite_errorname", type(error).__name__),
     )
+
+
+def hint(error: Exception) -> str:
+    """What to do about an error of SQLite or of the system."""
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _HINTS[sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_IOERR]
+    return _HINTS.get(_code(error), "Look at the router's log.")
 
 
 @contextmanager
@@ -53,6 +64,6 @@ def naming(thread: ThreadKey | None, record: object) -> Iterator[None]:
         raise fault(e, thread, record) from None
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: Exception) -> int:
     """The primary result code; extended ones carry it in their low byte."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

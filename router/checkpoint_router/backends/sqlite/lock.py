@@ -17,25 +17,25 @@ class Lock:
     """Held from `take` to `release`."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file
+        self.file = file
         self._fd: int | None = None
 
     def take(self) -> None:
-        """Raises StorageInUse naming the holder."""
-        fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Raises StorageInUse naming the holder; OSError, and then `release` lets go of it."""
+        fd = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(fd)
             raise StorageInUse(
-                f"{self._file.parent} is in use by the process with id {holder}. Nothing was "
+                f"{self.file.parent} is in use by the process with id {holder}. Nothing was "
                 f"changed. Stop that process, or name another directory.",
                 pid=holder,
             ) from None
+        self._fd = fd
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        self._fd = fd
 
     def release(self) -> None:
         """Idempotent."""

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 from checkpoint_router.backends.sqlite.changes import Changes, WentBack
 from checkpoint_router.backends.sqlite.faults import fault
 from checkpoint_router.backends.sqlite.mark import Mark, MarkFile, commit_seq
+from checkpoint_router.backends.sqlite.watch import Watch
 from checkpoint_router.core import limits
 from checkpoint_router.core.errors import Unavailable
 from checkpoint_router.core.ids import ThreadKey
@@ -56,6 +57,7 @@ class Writer:
         self,
         conn: sqlite3.Connection,
         mark: MarkFile,
+        watch: Watch,
         loop: asyncio.AbstractEventLoop,
         wal_is_large: Callable[[], None],
     ) -> None:
@@ -63,6 +65,7 @@ class Writer:
         self.alarms: list[str] = []
         self._changes = Changes(conn)
         self._mark = mark
+        self._watch = watch
         self._loop = loop
         self._wal_is_large = wal_is_large
         self._seq = commit_seq(conn)
@@ -104,6 +107,7 @@ class Writer:
         """What `work` returns, durable. Raises what it raises, or Unavailable."""
         if self._stopped:
             raise Unavailable("the storage is closed. Nothing was written.")
+        self._watch.refuse_lost()
         job = Job(
             work=work,
             thread=thread,
@@ -164,6 +168,7 @@ class Writer:
                 )
         except Exception as e:  # noqa: BLE001  (each job gets its own; the thread must live)
             self._roll_back()
+            self._watch.failed(e)
             if isinstance(e, WentBack):
                 e = self._went_back()
             if len(group) > 1:
@@ -173,6 +178,7 @@ class Writer:
             self._end(changed=self.conn.total_changes != before)
         except Exception as e:  # noqa: BLE001  (all of the group get it; the thread must live)
             self._roll_back()
+            self._watch.failed(e)
             return [(job, None, _error(e, job)) for job in group]
         return outcomes
 
@@ -181,6 +187,7 @@ class Writer:
         self._changes.committed()
         if changed:
             self._count_commit()
+        self._watch.committed(changed=changed)
 
     def _count_commit(self) -> None:
         self._seq += 1
@@ -221,17 +228,12 @@ class Writer:
         try:
             work()
         except (sqlite3.Error, OSError) as e:
-            self._note(e)
+            self._watch.failed(e)
 
     def _finish_copy(self) -> None:
         """Copies the little that came meanwhile: only a log that is copied whole begins anew."""
         self._wal_is_copied.clear()
         self._quietly(lambda: self.conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone())
-
-    def _note(self, error: Exception) -> None:
-        text = f"the last background failure of the storage: {error}"
-        self.alarms[:] = [a for a in self.alarms if not a.startswith("the last background")]
-        self.alarms.append(text)
 
     def _loop_call(self, outcomes: list[Outcome]) -> None:
         try:
