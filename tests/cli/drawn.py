@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 from rich.console import Console, RenderableType
 
-from checkpoint_router.core.answers import Node, ThreadClock, Tree, WriteSummary
-from checkpoint_router.core.ids import SegmentId
-from checkpoint_router.core.records import MetadataEntry, Typed
+from checkpoint_router.v1.admin_service_pb2 import (
+    GetThreadResponse,
+    PendingWriteSummary,
+    ThreadNode,
+)
+from checkpoint_router.v1.types_pb2 import MetadataEntry, ThreadClock
 
 BEGUN_UNIX_MS = 1_795_000_000_000
 
@@ -21,32 +24,32 @@ def node(
     step: int | None = 0,
     source: str = "loop",
     inside: dict[str, str] | None = None,
-    writes: Sequence[WriteSummary] = (),
+    writes: Sequence[PendingWriteSummary] = (),
     head: bool = False,
     winner: bool = True,
     loser: bool = False,
     after_ms: int = 0,
-) -> Node:
+) -> ThreadNode:
     """One checkpoint. `inside` is metadata `parents`."""
     known = {"step": step, "source": source, "parents": inside or {}}
-    return Node(
-        ns=ns,
+    return ThreadNode(
+        checkpoint_ns=ns,
         checkpoint_id=checkpoint_id,
         parent_id=parent,
-        metadata=tuple(MetadataEntry(k, json.dumps(v)) for k, v in known.items()),
+        metadata=[MetadataEntry(key=k, json=json.dumps(v)) for k, v in known.items()],
         record_bytes=100,
         value_bytes=2048,
         new_bytes=10,
-        writes=tuple(writes),
+        writes=writes,
         hlc=(BEGUN_UNIX_MS + after_ms) << 16,
         head=head,
         on_winner=winner and not loser,
         loser=loser,
-        segment=SegmentId(b"s" * 16),
+        segment=b"s" * 16,
     )
 
 
-def chain(length: int, *, prefix: str = "c", ns: str = "", head: bool = True) -> list[Node]:
+def chain(length: int, *, prefix: str = "c", ns: str = "", head: bool = True) -> list[ThreadNode]:
     """A conversation: each checkpoint the parent of the next, steps from -1."""
     return [
         node(
@@ -63,26 +66,24 @@ def chain(length: int, *, prefix: str = "c", ns: str = "", head: bool = True) ->
 
 def write(
     task: str, channel: str, size: int = 7, *, task_id: str = "11112222-3333"
-) -> WriteSummary:
+) -> PendingWriteSummary:
     """A pending write of the node `task`."""
-    return WriteSummary(
-        task_id=task_id, task_path=f"~__pregel_pull, {task}", channel=channel, size_bytes=size
+    return PendingWriteSummary(
+        task_id=task_id, task_path=f"~__pregel_pull, {task}", channel=channel, bytes=size
     )
 
 
-def opaque(key: str) -> MetadataEntry:
-    """Metadata that only the agent can read."""
-    return MetadataEntry(key, Typed("msgpack", b"\x93"))
-
-
 def tree(
-    nodes: Sequence[Node], *, orphans: Sequence[WriteSummary] = (), open_conflicts: int = 0
-) -> Tree:
+    nodes: Sequence[ThreadNode],
+    *,
+    orphans: Sequence[PendingWriteSummary] = (),
+    open_conflicts: int = 0,
+) -> GetThreadResponse:
     """A thread in its first generation."""
-    return Tree(
-        nodes=tuple(nodes),
-        orphans=tuple(orphans),
-        clock=ThreadClock(gen=1, hlc=BEGUN_UNIX_MS << 16, term=0, epoch=0),
+    return GetThreadResponse(
+        nodes=nodes,
+        orphans=orphans,
+        clock=ThreadClock(generation=1, hlc=BEGUN_UNIX_MS << 16),
         open_conflicts=open_conflicts,
     )
 

@@ -16,7 +16,7 @@ from grpc_status import rpc_status  # type: ignore[import-untyped]  # ships no s
 from checkpoint_router.core.errors import RouterError
 from checkpoint_router.v1 import admin_service_pb2 as admin
 from checkpoint_router.v1 import checkpoint_service_pb2 as calls
-from checkpoint_router.wire.admin import PROTOCOL, fill_tree
+from checkpoint_router.wire.admin import PROTOCOL
 from checkpoint_router.wire.status import status_of
 
 from .drawn import chain, tree
@@ -68,9 +68,7 @@ def _telling(answer: Answer) -> Callable[[Any, grpc.ServicerContext], Message]:
 
 def two_checkpoints(request: admin.GetThreadRequest) -> admin.GetThreadResponse:
     """Any thread is a short conversation."""
-    answer = admin.GetThreadResponse()
-    fill_tree(answer, tree(chain(2)))
-    return answer
+    return tree(chain(2))
 
 
 def facts(**changes: Any) -> admin.GetRouterResponse:

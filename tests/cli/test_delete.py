@@ -12,7 +12,7 @@ from .conftest import Cli, at_head, masked, put, run, write
 from .stand_in import deleted, stand_in, two_checkpoints
 from .terminal import on_terminal
 
-HELD = "2 checkpoints in 1 namespace, 1 write, records <size>, values <size> (generation 1)"
+HELD = "2 checkpoints in 1 namespace, 1 write, records <size>, values <size>, generation 1"
 
 
 def stored(saver: RouterSaver, *threads: str) -> None:
@@ -34,7 +34,7 @@ def test_a_delete_shows_what_goes_and_what_is_left(cli: Cli, saver: RouterSaver)
         f"thread old: deletes {HELD}",
         "left in tenant <tenant>: 1 thread.",
     ]
-    assert masked(said.stdout) == [f"deleted old: {HELD}; left of it: nothing (generation 2)"]
+    assert masked(said.stdout) == [f"deleted old: {HELD}; left of it: nothing, generation 2"]
     assert there(saver, "kept")
     assert not there(saver, "old")
 
@@ -72,7 +72,7 @@ def test_on_a_terminal_it_asks_and_a_no_deletes_nothing(
 def test_nothing_to_delete_is_a_negative_answer(cli: Cli) -> None:
     said = cli("thread", "delete", "nobody", "--yes")
     assert said.returncode == 1
-    assert masked(said.stderr)[0] == "thread nobody: has nothing (generation 1)"
+    assert masked(said.stderr)[0] == "thread nobody: has nothing, generation 1"
 
 
 def test_the_json_of_a_delete_has_both_sides(cli: Cli, saver: RouterSaver) -> None:

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from checkpoint_router.cli.drawing import BRANCHES_KEPT, DEPTH_MAX, Look, draw
 from checkpoint_router.cli.forest import Stop, forest, under
-from checkpoint_router.core.answers import Node, Tree
+from checkpoint_router.v1.admin_service_pb2 import GetThreadResponse, ThreadNode
 
 from .drawn import chain, node, plain, tree, write
 
 
-def drawn(thread: Tree, look: Look | None = None, width: int = 10_000) -> list[str]:
+def drawn(thread: GetThreadResponse, look: Look | None = None, width: int = 10_000) -> list[str]:
     return plain(draw(thread, "thread t", look or Look()), width)
 
 
@@ -22,7 +22,7 @@ AT = f"2026-11-18 11:06:40.000Z  {SIZES}"
 def test_a_conversation_is_one_flat_line_with_its_head_last() -> None:
     assert drawn(tree(chain(3))) == [
         "thread t",
-        "├── 3 checkpoints in 1 namespace, records 300 B, values 30 B, generation 1",
+        "├── 3 checkpoints in 1 namespace, 0 writes, records 300 B, values 30 B, generation 1",
         "└── root graph: 3 checkpoints",
         f"    ├── ○ step -1 input  c0  {AT}",
         f"    ├── ○ step 0 loop  c1  {AT}",
@@ -252,5 +252,5 @@ def test_a_thread_of_many_forks_in_forks_is_drawn_without_recursion() -> None:
     assert len(drawn(tree(nodes))) < 60
 
 
-def _name(one: Node) -> tuple[str, str]:
-    return one.ns, one.checkpoint_id
+def _name(one: ThreadNode) -> tuple[str, str]:
+    return one.checkpoint_ns, one.checkpoint_id

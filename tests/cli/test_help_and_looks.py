@@ -108,7 +108,7 @@ def test_a_shell_is_not_told_of_errors() -> None:
 def test_threads_are_looked_at_without_langgraph() -> None:
     """The router's machine need not have it, and nothing can be deserialised without it."""
     code = (
-        "import sys, checkpoint_router.cli.run\n"
+        "import sys, checkpoint_router.cli.app\n"
         "print([m for m in sys.modules if m.startswith(('langgraph', 'langchain', 'sqlite3'))])"
     )
     said = subprocess.run(
@@ -135,7 +135,7 @@ def test_an_installation_without_the_extra_says_what_to_install() -> None:
     assert said.returncode == 2
     assert said.stderr.splitlines() == [
         "error: the command line needs typer, which an agent does not.",
-        "next:  pip install 'langgraph-checkpoint-router[server]'",
+        "next:  pip install '.[server]', in the directory of checkpoint-router's source.",
     ]
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from checkpoint_router import RouterSaver
+from checkpoint_router.cli.documents import metadata_of
 from checkpoint_router.testing import RunningRouter
+from checkpoint_router.v1.types_pb2 import MetadataEntry
 
 from .conftest import Cli, put, rivals, run, write
 
@@ -99,8 +101,5 @@ def test_the_examples_on_the_page_are_documents_of_their_kind() -> None:
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", '{"a": -Infinity}', "[" * 5000])
 def test_metadata_that_strict_json_cannot_carry_stays_text(text: str) -> None:
-    from checkpoint_router.cli.facts import metadata_document
-    from checkpoint_router.core.records import MetadataEntry
-
-    document = metadata_document([MetadataEntry("odd", text)])
+    document = metadata_of([MetadataEntry(key="odd", json=text)])
     assert json.loads(json.dumps(document, allow_nan=False)) == document

@@ -6,7 +6,18 @@ import subprocess
 from checkpoint_router import RouterSaver
 from checkpoint_router.testing import RunningRouter
 
-from .conftest import COMMAND, SECONDS_MAX, Cli, environment, masked, put, rivals, write
+from .conftest import (
+    COMMAND,
+    SECONDS_MAX,
+    Cli,
+    Written,
+    at_head,
+    environment,
+    masked,
+    put,
+    rivals,
+    write,
+)
 
 SIZES = "record <size>, values <size>, new <size>"
 
@@ -57,7 +68,7 @@ def test_show_draws_steps_sources_forks_writes_sizes_and_the_head(
     task = said.stdout.split("(task ")[1][:8]
     assert masked(said.stdout) == [
         "thread trip-42 of tenant <tenant>",
-        "├── 4 checkpoints in 1 namespace, records <size>, values <size>, generation 1",
+        "├── 4 checkpoints in 1 namespace, 2 writes, records <size>, values <size>, generation 1",
         "└── root graph: 3 checkpoints",
         f"    ├── ○ step -1 input  c1  <time>  {SIZES}",
         f"    ├── ○ step 0 loop  c2  <time>  {SIZES}",
@@ -125,6 +136,17 @@ def test_a_thread_without_conflicts_passes_the_check(cli: Cli, saver: RouterSave
     assert "No conflicts" in said.stderr
 
 
+def test_a_thread_that_has_only_writes_yet_has_no_conflicts_but_is_known(
+    cli: Cli, saver: RouterSaver
+) -> None:
+    early = Written(id="c1", config=at_head("early"))
+    early.config["configurable"]["checkpoint_id"] = "c1"
+    write(saver, early, "agent", ("a", 1))
+    said = cli("thread", "conflicts", "early")
+    assert (said.returncode, said.stdout) == (0, "")
+    assert "No conflicts" in said.stderr
+
+
 def test_losers_are_in_the_history_only_if_asked_for(
     cli: Cli, router: RunningRouter, tenant: str
 ) -> None:
@@ -135,9 +157,9 @@ def test_losers_are_in_the_history_only_if_asked_for(
 
 
 def test_what_is_not_there_is_a_negative_answer_with_the_next_command(cli: Cli) -> None:
-    for command in ("show", "history"):
-        said = cli("thread", command, "nobody")
-        assert said.returncode == 1
+    for command in (("show",), ("history",), ("conflicts",), ("conflicts", "--check")):
+        said = cli("thread", *command, "nobody")
+        assert said.returncode == 1, command
         assert said.stdout == ""
         listing = "`checkpoint-router thread list --tenant <tenant>`"
         assert masked(said.stderr) == [

@@ -69,14 +69,16 @@ def test_a_time_is_utc_and_no_time_is_a_dash() -> None:
 
 
 def test_a_short_id_keeps_what_differs_between_neighbours() -> None:
-    assert words.short_id("1f1e5973-0506-6d8d-8003-05fda87b76b3") == "1f1e5973…7b76b3"
-    assert words.short_id("checkpoint-1") == "checkpoint-1"
+    long = "1f1e5973-0506-6d8d-8003-05fda87b76b3"
+    assert words.name(long, short=True) == "1f1e5973…7b76b3"
+    assert words.name(long, short=False) == long
+    assert words.name("checkpoint-1", short=True) == "checkpoint-1"
 
 
 def test_a_nested_namespace_is_shown_by_its_last_part() -> None:
-    assert words.short_namespace("outer:aaaabbbb-cc|inner:ddddeeee-ff") == "inner:ddddeeee"
-    assert words.short_namespace("kept") == "kept"
-    assert words.short_namespace("") == "root graph"
+    assert words.namespace("outer:aaaabbbb-cc|inner:ddddeeee-ff", short=True) == "inner:ddddeeee"
+    assert words.namespace("kept", short=True) == "kept"
+    assert words.namespace("", short=True) == "root graph"
 
 
 @pytest.mark.parametrize("text", ["trip-42", "it's", "a b", "$(x)", "tab\tnl\nq' b\\ e\x1b"])

@@ -9,13 +9,13 @@ import sys
 def main() -> None:
     """Runs one command and ends the process with its exit code."""
     try:
-        from checkpoint_router.cli.run import run
+        from checkpoint_router.cli.app import run
     except ModuleNotFoundError as e:
         if e.name is not None and e.name.startswith("checkpoint_router"):
             raise
         sys.stderr.write(
             f"error: the command line needs {e.name}, which an agent does not.\n"
-            "next:  pip install 'langgraph-checkpoint-router[server]'\n"
+            "next:  pip install '.[server]', in the directory of checkpoint-router's source.\n"
         )
         sys.exit(2)
     run()

@@ -40,11 +40,6 @@ def prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def on_terminal() -> bool:
-    """Whether a person sees the data."""
-    return sys.stdout.isatty()
-
-
 def width() -> int:
     """Columns that data may take."""
     return _console(sys.stdout).width
@@ -61,7 +56,7 @@ def show(renderable: RenderableType) -> None:
     with console.capture() as captured:
         console.print(renderable)
     text = captured.get()
-    if not on_terminal():
+    if not console.is_terminal:  # where the last column's cells are filled up with spaces
         text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
     _write(text)
 
@@ -86,37 +81,27 @@ def table(
 def document(kind: str, body: dict[str, Any]) -> None:
     """Writes one JSON document. docs/reference/cli-json.md describes each kind."""
     whole = {"schema_version": SCHEMA_VERSION, "kind": kind, **body}
-    _write(json.dumps(whole, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+    line(json.dumps(whole, indent=2, allow_nan=False))
 
 
-def say(text: str, *, style: str = "") -> None:
-    """Writes talk: what was done, what to do next."""
-    console = _console(sys.stderr)
-    console.print(Text(text, style=style), soft_wrap=True)
+def say(*parts: str | tuple[str, str]) -> None:
+    """Writes talk: what was done, what to do next. A part may have a style."""
+    _console(sys.stderr).print(Text.assemble(*parts), soft_wrap=True)
 
 
 def complain(text: str, next_step: str = "") -> None:
-    """Writes why a command ends without what it was asked for."""
-    console = _console(sys.stderr)
-    console.print(Text.assemble(("error: ", "bold red"), words_of(text)), soft_wrap=True)
+    """Writes why a command ends without what it was asked for. The message's own line ends stay,
+    and nothing else in it moves a cursor."""
+    say(("error: ", "bold red"), "\n".join(map(words.printable, text.split("\n"))))
     if next_step:
-        console.print(Text.assemble(("next:  ", "bold"), next_step), soft_wrap=True)
-
-
-def words_of(text: str) -> str:
-    """A message with its line ends, and nothing else that moves a cursor."""
-    return "\n".join(words.printable(part) for part in text.split("\n"))
+        say(("next:  ", "bold"), next_step)
 
 
 def _console(stream: TextIO) -> Console:
-    wide = None if stream.isatty() else _PLAIN_WIDTH
     return Console(
         file=stream,
-        width=wide,
+        width=None if stream.isatty() else _PLAIN_WIDTH,
         highlight=False,
-        markup=False,
-        emoji=False,
-        no_color=True if os.environ.get("NO_COLOR") else None,
         # FORCE_COLOR and the like are for logs that a person reads, never for data in a pipe.
         force_terminal=stream.isatty(),
     )

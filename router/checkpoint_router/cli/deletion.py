@@ -5,14 +5,13 @@ generation that was shown, so what began after that is never taken along; thread
 by one, and an error leaves a message that says how to go on.
 """
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from checkpoint_router.cli import console, documents, words
+from checkpoint_router.cli import console, words
 from checkpoint_router.cli.console import Output
-from checkpoint_router.cli.contents import Content, content_of
+from checkpoint_router.cli.documents import content
 from checkpoint_router.cli.exits import Exit, exit_of, next_step
 from checkpoint_router.cli.link import Link
 from checkpoint_router.cli.options import (
@@ -26,16 +25,6 @@ from checkpoint_router.cli.options import (
     link,
 )
 from checkpoint_router.core.errors import RouterError
-from checkpoint_router.core.ids import ThreadKey
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deleted:
-    """One thread before and after."""
-
-    thread: ThreadKey
-    before: Content
-    after: Content
 
 
 def delete(
@@ -59,25 +48,42 @@ def delete(
       checkpoint-router thread delete trip-42 trip-43 --yes --output json
     """
     with link(target, tenant, timeout) as router:
-        keys = [router.key(thread) for thread in dict.fromkeys(threads)]
-        before = {key: content_of(router.tree(key)) for key in keys}
-        for key in keys:
-            said = f"{'deletes' if before[key] else 'has'} {before[key]}"
-            console.say(f"thread {words.printable(key.thread)}: {said}")
-        stored = [key for key in keys if before[key]]
+        before = {thread: content(router.tree(thread)) for thread in dict.fromkeys(threads)}
+        for thread, held in before.items():
+            verb = "deletes" if _some(held) else "has"
+            console.say(f"thread {words.printable(thread)}: {verb} {words.held(held)}")
+        stored = {thread: held for thread, held in before.items() if _some(held)}
         if stored:
-            _ask(stored, yes)
-        done, error = _delete_each(router, stored, before)
-        others = _others(router) if error is None else None
-    _report(router, done, others, output)
+            _ask(len(stored), yes)
+        deleted, error = _delete_each(router, stored)
+        left = sum(1 for _ in router.threads()) if error is None else None
+    if output is Output.JSON:
+        body = {"tenant": router.tenant, "deleted": deleted, "threads_left": left}
+        console.document("thread.delete", body)
+    else:
+        for d in deleted:
+            name = words.printable(d["thread_id"])
+            said = f"{words.held(d['before'])}; left of it: {words.held(d['after'])}"
+            console.line(f"deleted {name}: {said}")
+        if deleted and left is not None:
+            where = f"tenant {words.printable(router.tenant)}"
+            console.say(f"left in {where}: {words.count(left, 'thread')}.")
     if error is not None:
-        raise _unfinished(error, [k for k in stored if k not in {d.thread for d in done}], done)
+        raise _unfinished(error, list(stored)[len(deleted) :], router.tenant, len(deleted))
     if not stored:
-        console.complain("there was nothing to delete.")
+        console.complain(
+            "there was nothing to delete.",
+            "see which threads there are with `checkpoint-router thread list "
+            f"--tenant {words.quoted(router.tenant)}`.",
+        )
         raise typer.Exit(Exit.NEGATIVE)
 
 
-def _ask(stored: list[ThreadKey], yes: bool) -> None:
+def _some(held: dict[str, int]) -> bool:
+    return bool(held["checkpoints"] or held["writes"])
+
+
+def _ask(number: int, yes: bool) -> None:
     if yes:
         return
     if not console.can_ask():
@@ -86,64 +92,34 @@ def _ask(stored: list[ThreadKey], yes: bool) -> None:
             "add --yes if you mean it.",
         )
         raise typer.Exit(Exit.REFUSED)
-    if not typer.confirm(f"Delete {words.count(len(stored), 'thread')} for good?", err=True):
+    if not typer.confirm(f"Delete {words.count(number, 'thread')} for good?", err=True):
         console.say("Nothing was deleted.")
         raise typer.Exit(Exit.NEGATIVE)
 
 
 def _delete_each(
-    router: Link, stored: list[ThreadKey], before: dict[ThreadKey, Content]
-) -> tuple[list[Deleted], RouterError | None]:
-    done: list[Deleted] = []
-    for key in stored:
+    router: Link, stored: dict[str, dict[str, int]]
+) -> tuple[list[dict[str, Any]], RouterError | None]:
+    """What became of each, as JSON has it, up to the first that failed."""
+    deleted: list[dict[str, Any]] = []
+    for thread, before in stored.items():
         try:
-            router.delete(key, before[key].generation)
-            after = content_of(router.tree(key))
+            router.delete(thread, before["generation"])
+            after = content(router.tree(thread))
         except RouterError as e:
-            return done, e
-        done.append(Deleted(thread=key, before=before[key], after=after))
-    return done, None
+            return deleted, e
+        deleted.append({"thread_id": thread, "before": before, "after": after})
+    return deleted, None
 
 
-def _others(router: Link) -> int:
-    """How many threads the tenant has left."""
-    return sum(1 for _ in router.threads())
-
-
-def _report(router: Link, done: list[Deleted], others: int | None, output: Output) -> None:
-    if output is Output.JSON:
-        body = {
-            "tenant": router.tenant,
-            "deleted": [
-                {
-                    "thread_id": d.thread.thread,
-                    "before": documents.content(d.before),
-                    "after": documents.content(d.after),
-                }
-                for d in done
-            ],
-            "threads_left": others,
-        }
-        console.document("thread.delete", body)
-        return
-    for d in done:
-        console.line(
-            f"deleted {words.printable(d.thread.thread)}: {d.before}; left of it: {d.after}"
-        )
-    if done and others is not None:
-        named = words.printable(router.tenant)
-        console.say(f"left in tenant {named}: {words.count(others, 'thread')}.")
-
-
-def _unfinished(error: RouterError, left: list[ThreadKey], done: list[Deleted]) -> typer.Exit:
-    names = " ".join(words.quoted(key.thread) for key in left)
-    tenant = words.quoted(left[0].tenant)
-    again = f"checkpoint-router thread delete {names} --tenant {tenant} --yes"
+def _unfinished(error: RouterError, left: list[str], tenant: str, done: int) -> typer.Exit:
+    names = " ".join(map(words.quoted, left))
+    again = f"checkpoint-router thread delete {names} --tenant {words.quoted(tenant)} --yes"
     if not done:
         console.complain(error.message, next_step(error) or f"look again, then `{again}`.")
         return typer.Exit(exit_of(error))
     console.complain(
-        f"{words.count(len(done), 'thread')} deleted, {len(left)} not: {error.message}",
+        f"{words.count(done, 'thread')} deleted, {len(left)} not: {error.message}",
         f"the rest goes with `{again}`; what is gone stays gone.",
     )
     return typer.Exit(Exit.PARTLY)

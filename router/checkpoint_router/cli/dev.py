@@ -77,12 +77,10 @@ async def _run(settings: "Settings", temporary: bool) -> None:
         kept = "temporary, removed at the end; keep it with --storage sqlite:DIRECTORY"
         console.say(f"A router answers on {running.address}.")
         console.say(f"Storage: {settings.storage}" + (f" ({kept})" if temporary else ""))
-        console.say("In the agent: pip install langgraph-checkpoint-router, then paste")
+        console.say("In the agent, which needs this package too (`pip install .` in its source):")
         console.say("    from checkpoint_router import RouterSaver")
         console.line(f'checkpointer = RouterSaver("router://{running.address}")')
-        console.say(
-            "and compile the graph with checkpointer=checkpointer. Then, in another terminal:"
-        )
+        console.say("Compile the graph with checkpointer=checkpointer. Then, in another terminal:")
         usual = running.address == f"{HOST}:{PORT}"
         target = "" if usual else f" --target router://{running.address}"
         console.say(f"    checkpoint-router thread list{target}")

@@ -92,13 +92,13 @@ def _shown(findings: Iterable[Finding], output: Output) -> list[Finding]:
 
 def _router(router: Link) -> Iterator[Finding]:
     begun = time.monotonic()
-    facts, protocol = router.router()
+    facts = router.router()
     took_ms = (time.monotonic() - begun) * 1000
     yield _good("reachable", f"{router.address} answered in {took_ms:.0f} ms")
-    if protocol == PROTOCOL:
-        yield _good("protocol", f"{protocol}, as here")
+    if facts.protocol == PROTOCOL:
+        yield _good("protocol", f"{PROTOCOL}, as here")
     else:
-        text = f"the router speaks {protocol}, this side {PROTOCOL}. Upgrade the older one."
+        text = f"the router speaks {facts.protocol}, this side {PROTOCOL}. Upgrade the older one."
         yield Finding(what="protocol", verdict=Verdict.BAD, text=text)
     same = facts.version == __version__
     yield Finding(
@@ -109,7 +109,7 @@ def _router(router: Link) -> Iterator[Finding]:
     yield _good("storage", facts.storage)
     for promise in facts.promises:
         yield _good("promise", promise)
-    for name, value in facts.facts:
+    for name, value in sorted(facts.facts.items()):
         yield _good(name, value)
     for alarm in facts.alarms:
         yield Finding(what="alarm", verdict=Verdict.BAD, text=alarm)

@@ -1,157 +1,137 @@
-"""The JSON that programs read: one function for each thing that a document contains.
+"""The JSON that programs read: what a router answered, field by field, and what follows from it.
 
 Rules: docs/reference/cli-json.md describes every field, and a test compares the two; a number that
 may pass 2^53, which JavaScript cannot hold, is text; bytes are lower-case hex; a time is in
-milliseconds since 1970; values never appear, only their sizes.
+milliseconds since 1970; values never appear, only their sizes. A user may have stored anything
+under LangGraph's own metadata keys, so a wrong type reads as absent.
 """
 
+import json
 from collections.abc import Iterable
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
 
 from checkpoint_router.cli import words
-from checkpoint_router.cli.facts import facts_of, metadata_document
-from checkpoint_router.core.answers import Listed, Node, ThreadSummary, Tree, WriteSummary
 from checkpoint_router.core.clock import unix_ms_of
-from checkpoint_router.core.conflicts import Conflict, Side
-from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.core.records import MetadataEntry
-
-if TYPE_CHECKING:
-    from checkpoint_router.cli.contents import Content
+from checkpoint_router.v1 import admin_service_pb2 as admin
+from checkpoint_router.v1 import types_pb2 as types
 
 Document = dict[str, Any]
+T = TypeVar("T")
 
 
-def key(thread: ThreadKey) -> Document:
-    """Which thread a document is about."""
-    return {"tenant": thread.tenant, "thread_id": thread.thread}
+def plain(message: Message) -> Document:
+    """The fields of a message by their names, what is not set as null."""
+    found: Document = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.name == "metadata":
+            found |= of_metadata(value)
+        elif field.is_repeated:
+            found[field.name] = [plain(v) if isinstance(v, Message) else v for v in value]
+        elif field.has_presence and not message.HasField(field.name):
+            found[field.name] = None
+        elif field.name == "hlc":
+            found |= {"hlc": str(value), "written_unix_ms": unix_ms_of(value)}
+        elif isinstance(value, Message):
+            found[field.name] = plain(value)
+        else:
+            found[field.name] = value.hex() if isinstance(value, bytes) else value
+        if field.name == "task_path":
+            found["task"] = words.task_name(value)
+    return found
 
 
-def summary(thread: ThreadSummary) -> Document:
+def summary(thread: admin.ThreadSummary) -> Document:
     """One line of `thread list`."""
-    return {
-        "thread_id": thread.thread.thread,
-        "generation": thread.gen,
-        "checkpoints": thread.checkpoints,
-        "events": thread.events,
-        "open_conflicts": thread.open_conflicts,
-        "head": thread.head,
-        "updated_unix_ms": thread.updated_unix_ms,
-    }
+    return {**plain(thread), "head": thread.head or None}
 
 
-def tree(thread: Tree) -> Document:
+def tree(thread: admin.GetThreadResponse) -> Document:
     """The body of `thread show`."""
     return {
-        "generation": thread.clock.gen,
+        "generation": thread.clock.generation,
         "open_conflicts": thread.open_conflicts,
-        "checkpoints": [node(n) for n in thread.nodes],
-        "orphan_writes": [write(w) for w in thread.orphans],
+        "checkpoints": [plain(node) for node in thread.nodes],
+        "orphan_writes": [plain(write) for write in thread.orphans],
     }
 
 
-def node(checkpoint: Node) -> Document:
-    """One checkpoint of `thread show`."""
-    return {
-        **_named(checkpoint.ns, checkpoint.checkpoint_id, checkpoint.parent_id, checkpoint.hlc),
-        **_metadata(checkpoint.metadata),
-        "head": checkpoint.head,
-        "on_winner": checkpoint.on_winner,
-        "loser": checkpoint.loser,
-        "segment": checkpoint.segment.hex(),
-        "record_bytes": checkpoint.record_bytes,
-        "value_bytes": checkpoint.value_bytes,
-        "new_bytes": checkpoint.new_bytes,
-        "writes": [write(w) for w in checkpoint.writes],
-    }
-
-
-def listed(item: Listed) -> Document:
+def listed(found: types.CheckpointTuple) -> Document:
     """One checkpoint of `thread history`."""
-    found = item.tuple
     checkpoint = found.checkpoint
+    writes = [plain(write) for write in found.pending_writes]
     return {
-        **_named(found.ns, found.checkpoint_id, checkpoint.parent_id, found.hlc),
-        **_metadata(checkpoint.metadata),
+        "checkpoint_ns": found.checkpoint_ns,
+        "checkpoint_id": found.checkpoint_id,
+        "parent_id": checkpoint.parent_id if checkpoint.HasField("parent_id") else None,
+        "hlc": str(found.hlc),
+        "written_unix_ms": unix_ms_of(found.hlc),
+        **of_metadata(checkpoint.metadata),
         "channels": len(checkpoint.manifest),
         "writes": [
-            {
-                "task_id": w.task_id,
-                "task_path": w.task_path,
-                "task": words.task_name(w.task_path),
-                "channel": w.channel,
-            }
-            for w in found.pending_writes
+            {key: write[key] for key in ("task_id", "task_path", "task", "channel")}
+            for write in writes
         ],
     }
 
 
-def write(summed: WriteSummary) -> Document:
-    """One pending write."""
-    return {
-        "task_id": summed.task_id,
-        "task_path": summed.task_path,
-        "task": words.task_name(summed.task_path),
-        "channel": summed.channel,
-        "bytes": summed.size_bytes,
-    }
-
-
-def conflict(record: Conflict) -> Document:
+def conflict(record: admin.ConflictRecord) -> Document:
     """One record of `thread conflicts`."""
+    found = plain(record)
+    for side in found["sides"]:
+        side["updated_unix_ms"] = side.pop("written_unix_ms")
+    found["double_executed_tasks"] = found.pop("tasks")
+    return found
+
+
+def content(thread: admin.GetThreadResponse) -> dict[str, int]:
+    """How much a thread holds, and in which generation."""
+    nodes = thread.nodes
     return {
-        "id": record.id.hex(),
-        "open": record.open,
-        "kinds": sorted(record.kinds),
-        "sides": [_side(s) for s in record.sides],
-        "double_executed_tasks": [
-            {
-                "checkpoint_ns": t.ns,
-                "checkpoint_id": t.checkpoint_id,
-                "task_id": t.task_id,
-                "task_path": t.task_path,
-                "task": words.task_name(t.task_path),
-            }
-            for t in record.tasks
-        ],
+        "generation": thread.clock.generation,
+        "checkpoints": len({(n.checkpoint_ns, n.checkpoint_id) for n in nodes}),
+        "namespaces": len({n.checkpoint_ns for n in nodes}),
+        "writes": sum(len(n.writes) for n in nodes) + len(thread.orphans),
+        "record_bytes": sum(n.record_bytes for n in nodes),
+        "value_bytes": sum(n.new_bytes for n in nodes),
+        "open_conflicts": thread.open_conflicts,
     }
 
 
-def _side(side: Side) -> Document:
+def of_metadata(entries: Iterable[types.MetadataEntry]) -> Document:
+    """Metadata as one JSON object, an opaque value as its type and size; and what LangGraph's own
+    keys say."""
+    metadata = metadata_of(entries)
     return {
-        "wins": side.wins,
-        "segment": side.segment.hex(),
-        "first_event": {"segment": side.first.segment.hex(), "index": side.first.index},
-        "hlc": str(side.hlc),
-        "updated_unix_ms": unix_ms_of(side.hlc),
-        "checkpoints": [
-            {"checkpoint_ns": ns, "checkpoint_id": cid} for ns, cid in side.checkpoints
-        ],
+        "step": fact(metadata, "step", int),
+        "source": fact(metadata, "source", str),
+        "run_id": fact(metadata, "run_id", str),
+        "metadata": metadata,
     }
 
 
-def _named(ns: str, checkpoint_id: str, parent_id: str | None, hlc: int) -> Document:
+def metadata_of(entries: Iterable[types.MetadataEntry]) -> Document:
+    """Metadata by key."""
     return {
-        "checkpoint_ns": ns,
-        "checkpoint_id": checkpoint_id,
-        "parent_id": parent_id,
-        "hlc": str(hlc),
-        "written_unix_ms": unix_ms_of(hlc),
+        e.key: {"opaque_type": e.opaque.type, "bytes": len(e.opaque.data)}
+        if e.HasField("opaque")
+        else _parsed(e.json)
+        for e in entries
     }
 
 
-def _metadata(entries: Iterable[MetadataEntry]) -> Document:
-    found = tuple(entries)
-    facts = facts_of(found)
-    return {
-        "step": facts.step,
-        "source": facts.source,
-        "run_id": facts.run_id,
-        "metadata": metadata_document(found),
-    }
+def fact(metadata: Document, key: str, kind: type[T]) -> T | None:
+    """What `metadata` says under a key of LangGraph's; None if that is of another type."""
+    value = metadata.get(key)
+    return value if type(value) is kind else None
 
 
-def content(held: "Content") -> Document:
-    """How much a thread holds, in `thread delete`."""
-    return asdict(held)
+def _parsed(text: str) -> Any:
+    """The value of JSON text. NaN and its like become text, which strict JSON can carry again;
+    text that is no JSON, or nests too deep to be read, stays text."""
+    try:
+        return json.loads(text, parse_constant=str)
+    except (ValueError, RecursionError):
+        return text

@@ -4,18 +4,23 @@ Rules: only sizes and names are drawn, never a value; what is folded is counted 
 stand; colour repeats what a word says already, so that a log or a colour-blind eye loses nothing.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from rich.text import Text
-from rich.tree import Tree as Drawn
+from rich.tree import Tree
 
 from checkpoint_router.cli import words
+from checkpoint_router.cli.documents import content, fact
 from checkpoint_router.cli.forest import Line, Stop, forest, under
-from checkpoint_router.core.answers import Node, Tree, WriteSummary
 from checkpoint_router.core.clock import unix_ms_of
+from checkpoint_router.v1.admin_service_pb2 import (
+    GetThreadResponse,
+    PendingWriteSummary,
+    ThreadNode,
+)
 
 FIRST_KEPT: Final = 2
 """Checkpoints at the beginning of a folded line that are still drawn."""
@@ -33,9 +38,9 @@ DEPTH_MAX: Final = 8
 """Levels drawn; deeper ones would be a staircase off the screen."""
 
 _NOTED: Final = {
-    "__interrupt__": "interrupted",
-    "__error__": "failed",
-    "__resume__": "answered",
+    "__interrupt__": "interrupted in",
+    "__error__": "failed in",
+    "__resume__": "answered by",
 }
 
 
@@ -50,206 +55,145 @@ class Look:
     """Each write of each checkpoint, not only those of the last ones."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fold:
-    stops: Sequence[Stop]
-
-
-def draw(thread: Tree, title: str, look: Look) -> Drawn:
+def draw(thread: GetThreadResponse, title: str, look: Look) -> Tree:
     """The tree of a thread. `title` names it."""
-    lines = forest(thread.nodes)
-    root = Drawn(Text(title, style="bold"), guide_style="dim")
-    root.add(_summary(thread))
-    work = [(root.add(_line_title(line, None, look)), line, 1) for line in lines]
+    root = Tree(Text(title, style="bold"), guide_style="dim")
+    root.add(summary := Text(words.held(content(thread))))
+    summary.highlight_regex(r"\d+ open conflicts?", style="bold red")
+    work = [(root.add(_line_title(line, look)), line, 1) for line in forest(thread.nodes)]
     while work:
         tree, line, depth = work.pop()
         for part in _folded(line.stops, look, depth):
-            if isinstance(part, _Fold):
-                tree.add(_fold_label(part.stops))
-            else:
+            if isinstance(part, Stop):
                 work.extend(_draw_stop(tree, part, look, depth))
+            else:
+                tree.add(_fold_label(part))
     if thread.orphans:
         waiting = root.add(Text("writes whose checkpoint has not arrived", style="yellow"))
         _draw_writes(waiting, thread.orphans, look)
     return root
 
 
-def _summary(thread: Tree) -> Text:
-    nodes = thread.nodes
-    checkpoints = len({(n.ns, n.checkpoint_id) for n in nodes})
-    spaces = len({n.ns for n in nodes})
-    text = Text(
-        f"{words.count(checkpoints, 'checkpoint')} in {words.count(spaces, 'namespace')}, "
-        f"{_stored(nodes)}, generation {thread.clock.gen}"
-    )
-    if thread.open_conflicts:
-        text.append(", ")
-        text.append(words.count(thread.open_conflicts, "open conflict"), style="bold red")
-    return text
-
-
-def _stored(nodes: Iterable[Node]) -> str:
-    """A value counts once, at the checkpoint that named it first."""
-    found = list(nodes)
-    records = words.size(sum(n.record_bytes for n in found))
-    return f"records {records}, values {words.size(sum(n.new_bytes for n in found))}"
-
-
-def _line_title(line: Line, stop: Stop | None, look: Look) -> Text:
-    """`stop` is where a fork leaves; None for the beginning of a namespace."""
+def _line_title(line: Line, look: Look) -> Text:
     count = words.count(len(line.stops), "checkpoint")
-    if stop is not None:
-        lost = any(s.node.loser for s in line.stops)
-        what = "fork, lost an open conflict" if lost else "fork, left behind"
-        if any(s.node.on_winner for s in line.stops):
-            what = "fork"
-        return Text(f"{what}: {count}", style="red" if lost else "")
-    shown = words.short_namespace if look.short_ids else words.namespace
-    name = f"subgraph {shown(line.ns)}" if line.ns else words.ROOT
-    text = Text.assemble((name, "bold magenta" if line.ns else "bold"), f": {count}")
+    lost = any(stop.node.loser for stop in line.stops)
+    if line.fork:
+        left = "" if any(stop.node.on_winner for stop in line.stops) else ", left behind"
+        what = f"fork{', lost an open conflict' if lost else left}: {count}"
+        return Text(what, style="red" if lost else "")
+    name = words.namespace(line.ns, short=look.short_ids)
+    title = (f"subgraph {name}", "bold magenta") if line.ns else (words.ROOT, "bold")
+    text = Text.assemble(title, f": {count}")
     if line.after:
         gone = ", which is not stored" if line.after_gone else ""
-        after = words.printable(line.after)
-        text.append(
-            f", after {words.short_id(after) if look.short_ids else after}{gone}", style="dim"
-        )
-    if any(s.node.loser for s in line.stops):
-        text.append(", lost an open conflict", style="red")
-    return text
+        text.append(f", after {words.name(line.after, short=look.short_ids)}{gone}", style="dim")
+    return text.append(", lost an open conflict", style="red") if lost else text
 
 
-def _folded(stops: Sequence[Stop], look: Look, depth: int) -> Iterable[Stop | _Fold]:
+def _folded(stops: Sequence[Stop], look: Look, depth: int) -> Iterable[Stop | list[Stop]]:
+    """The stops that are drawn, and in their place lists of those that are folded."""
     last = LAST_KEPT if depth == 1 else INNER_LAST_KEPT
     if look.everything or len(stops) < FIRST_KEPT + last + FOLD_MIN:
         return stops
-    with_forks = [i for i, s in enumerate(stops) if s.forks]
+    everywhere = range(len(stops))
     kept = {
-        *range(FIRST_KEPT),
-        *range(len(stops) - last, len(stops)),
-        *with_forks[-FORKS_KEPT:],
-        *(i for i, s in enumerate(stops) if s.node.head),
+        *everywhere[:FIRST_KEPT],
+        *everywhere[-last:],
+        *[i for i in everywhere if stops[i].forks][-FORKS_KEPT:],
+        *(i for i in everywhere if stops[i].node.head),
     }
-    parts: list[Stop | _Fold] = []
+    parts: list[Stop | list[Stop]] = []
     hidden: list[Stop] = []
     for i, stop in enumerate(stops):
-        if i not in kept:
+        if i in kept:
+            parts += [hidden] if len(hidden) >= FOLD_MIN else hidden
+            parts.append(stop)
+            hidden = []
+        else:
             hidden.append(stop)
-            continue
-        parts.extend((_Fold(stops=hidden),) if len(hidden) >= FOLD_MIN else hidden)
-        parts.append(stop)
-        hidden = []
     return parts
 
 
-def _fold_label(stops: Sequence[Stop]) -> Text:
-    everything = list(under([Line(ns="", after=None, after_gone=False, stops=list(stops))]))
-    steps = [s.facts.step for s in stops if s.facts.step is not None]
+def _fold_label(stops: list[Stop]) -> Text:
+    line = Line(ns="", fork=False, after=None, after_gone=False, stops=stops)
+    nodes = [stop.node for stop in under([line])]
+    steps = [step for s in stops if (step := fact(s.metadata, "step", int)) is not None]
     span = f" from step {steps[0]} to {steps[-1]}" if steps else ""
-    below = len(everything) - len(stops)
+    below = len(nodes) - len(stops)
     inner = f" and {below:,} below them" if below else ""
-    stored = _stored(s.node for s in everything)
-    return Text(
-        f"… {words.count(len(stops), 'checkpoint')}{span}{inner} folded (--all), {stored}",
-        style="dim italic",
-    )
+    stored = words.stored(sum(n.record_bytes for n in nodes), sum(n.new_bytes for n in nodes))
+    text = f"… {words.count(len(stops), 'checkpoint')}{span}{inner} folded (--all), {stored}"
+    return Text(text, style="dim italic")
 
 
-def _draw_stop(tree: Drawn, stop: Stop, look: Look, depth: int) -> list[tuple[Drawn, Line, int]]:
+def _draw_stop(tree: Tree, stop: Stop, look: Look, depth: int) -> list[tuple[Tree, Line, int]]:
     """Adds one checkpoint; hands back the lines that are still to be drawn below it."""
     item = tree.add(_label(stop, look))
-    writes = stop.node.writes
-    if writes and (stop.last or look.writes):
-        pending = "pending writes" if stop.last else "writes"
-        _draw_writes(item.add(Text(pending, style="yellow" if stop.last else "")), writes, look)
-    lines = [(line, None) for line in stop.nested] + [(line, stop) for line in stop.forks]
-    if not lines:
-        return []
-    if depth >= DEPTH_MAX and not look.everything:
-        below = sum(1 for _ in under(line for line, _ in lines))
-        item.add(_more(below, "checkpoint", "deeper"))
+    if stop.node.writes and (stop.last or look.writes):
+        what = Text("pending writes", style="yellow") if stop.last else Text("writes")
+        _draw_writes(item.add(what), stop.node.writes, look)
+    lines = stop.nested + stop.forks
+    if lines and depth >= DEPTH_MAX and not look.everything:
+        item.add(_more(sum(1 for _ in under(lines)), "checkpoint", "deeper"))
         return []
     shown = lines if look.everything else lines[-BRANCHES_KEPT:]
     if len(lines) > len(shown):
         item.add(_more(len(lines) - len(shown), "line", "before these"))
-    return [(item.add(_line_title(line, at, look)), line, depth + 1) for line, at in shown]
+    return [(item.add(_line_title(line, look)), line, depth + 1) for line in shown]
 
 
 def _label(stop: Stop, look: Look) -> Text:
-    node, facts = stop.node, stop.facts
+    node, step = stop.node, fact(stop.metadata, "step", int)
     glyph, style = ("●", "bold green") if node.head else ("✗", "red") if node.loser else ("○", "")
-    step = "step ?" if facts.step is None else f"step {facts.step}"
-    cid = words.printable(node.checkpoint_id)
+    at = words.moment(unix_ms_of(node.hlc))
     text = Text.assemble(
         (f"{glyph} ", style),
-        (step, style or "bold"),
-        f" {words.printable(facts.source or '-')}  ",
-        (words.short_id(cid) if look.short_ids else cid, "cyan"),
-        f"  {_time(node.hlc, look)}  {_sizes(node, look)}",
+        (f"step {'?' if step is None else step}", style or "bold"),
+        f" {words.printable(fact(stop.metadata, 'source', str) or '-')}  ",
+        (words.name(node.checkpoint_id, short=look.short_ids), "cyan"),
+        f"  {at[11:] or at if look.short_ids else at}  {_sizes(node, look)}",
     )
     if node.head:
         text.append("  head", style=style)
     if node.loser:
         text.append("  conflict loser", style=style)
     if stop.others:
-        text.append(f"  {words.count(len(stop.others), 'other record')} of this id", style="red")
-    for noted in _noted(node.writes):
-        text.append(f"  {noted}", style="yellow")
+        text.append(f"  {words.count(stop.others, 'other record')} of this id", style="red")
+    noted: dict[str, list[str]] = defaultdict(list)
+    for write in node.writes:
+        if write.channel in _NOTED:
+            noted[_NOTED[write.channel]].append(words.task_name(write.task_path))
+    for what, tasks in noted.items():
+        text.append(f"  {what} {words.some(tasks)}", style="yellow")
     return text
 
 
-def _time(hlc: int, look: Look) -> str:
-    full = words.moment(unix_ms_of(hlc))
-    return full.partition(" ")[2] or full if look.short_ids else full
-
-
-def _sizes(node: Node, look: Look) -> str:
+def _sizes(node: ThreadNode, look: Look) -> str:
     record, values, new = map(words.size, (node.record_bytes, node.value_bytes, node.new_bytes))
     if look.short_ids:
         return f"{record} + {values} (new {new})"
     return f"record {record}, values {values}, new {new}"
 
 
-def _noted(writes: Iterable[WriteSummary]) -> list[str]:
-    """What tasks did that a person looks for, with the names of the tasks."""
-    tasks: dict[str, dict[str, None]] = {}
+def _draw_writes(tree: Tree, writes: Iterable[PendingWriteSummary], look: Look) -> None:
+    tasks: dict[tuple[str, str], dict[str, list[int]]] = {}
     for write in writes:
-        if write.channel in _NOTED:
-            by = words.task_name(write.task_path)
-            tasks.setdefault(_NOTED[write.channel], {})[by] = None
-    return [
-        f"{what} {'by' if what == 'answered' else 'in'} {words.some(list(names))}"
-        for what, names in tasks.items()
-    ]
-
-
-def _draw_writes(tree: Drawn, writes: Iterable[WriteSummary], look: Look) -> None:
-    tasks: dict[tuple[str, str], list[WriteSummary]] = {}
-    for write in writes:
-        tasks.setdefault((write.task_path, write.task_id), []).append(write)
-    shown = list(tasks.items())[: None if look.everything else BRANCHES_KEPT]
-    for (path, task_id), rows in shown:
-        channels = Counter[str]()
-        sizes = Counter[str]()
-        for row in rows:
-            channels[row.channel] += 1
-            sizes[row.channel] += row.size_bytes
-        named = list(channels)[: None if look.everything else BRANCHES_KEPT]
+        channels = tasks.setdefault((write.task_path, write.task_id), {})
+        channels.setdefault(write.channel, []).append(write.bytes)
+    kept = None if look.everything else BRANCHES_KEPT
+    for (path, task_id), channels in list(tasks.items())[:kept]:
         parts = [
-            f"{words.printable(c)}{f' ×{channels[c]}' if channels[c] > 1 else ''} "
-            f"{words.size(sizes[c])}"
-            for c in named
+            words.printable(channel)
+            + (f" ×{len(sizes)} " if len(sizes) > 1 else " ")
+            + words.size(sum(sizes))
+            for channel, sizes in channels.items()
         ]
-        if len(channels) > len(named):
-            parts.append(f"and {words.count(len(channels) - len(named), 'more channel')}")
-        tree.add(
-            Text.assemble(
-                (words.task_name(path), "bold"),
-                (f" (task {words.printable(task_id)[:8]})", "dim"),
-                f": {', '.join(parts)}",
-            )
-        )
-    if len(tasks) > len(shown):
-        tree.add(_more(len(tasks) - len(shown), "task", ""))
+        if len(parts) > len(parts[:kept]):
+            parts[kept:] = [f"and {words.count(len(parts) - BRANCHES_KEPT, 'more channel')}"]
+        task = (words.task_name(path), "bold"), (f" (task {words.printable(task_id)[:8]})", "dim")
+        tree.add(Text.assemble(*task, f": {', '.join(parts)}"))
+    if len(tasks) > len(list(tasks)[:kept]):
+        tree.add(_more(len(tasks) - BRANCHES_KEPT, "task", ""))
 
 
 def _more(number: int, noun: str, where: str) -> Text:

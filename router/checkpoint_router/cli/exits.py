@@ -25,43 +25,37 @@ class Exit(IntEnum):
     """Some of it is done. The message says how to go on."""
 
 
-_UNREACHABLE = (errors.Unavailable, errors.DeadlineExceeded, errors.Overloaded)
-
-
 def exit_of(error: errors.RouterError) -> Exit:
     """The exit code for a command that ended with `error`."""
-    if isinstance(error, _UNREACHABLE):
-        return Exit.UNREACHABLE
-    # A limit that names its field is about what the command was given.
-    if isinstance(error, errors.InvalidArgument) or "field" in error.attributes:
-        return Exit.USAGE
-    if isinstance(error, errors.DataLoss):
-        return Exit.NEGATIVE
-    return Exit.REFUSED
+    match error:
+        case errors.Unavailable() | errors.DeadlineExceeded() | errors.Overloaded():
+            return Exit.UNREACHABLE
+        case errors.InvalidArgument():
+            return Exit.USAGE
+        case errors.RouterError() if "field" in error.attributes:
+            return Exit.USAGE  # a limit that names its field is about what the command was given
+        case errors.DataLoss():
+            return Exit.NEGATIVE
+        case _:
+            return Exit.REFUSED
 
 
 def next_step(error: errors.RouterError) -> str:
     """A command, or an act, that helps after `error`; empty if its own message says it."""
+    command = "`checkpoint-router"
     match error:
         case errors.DeadlineExceeded():
-            return (
-                "see whether the router is well with `checkpoint-router doctor`, "
-                "or give it more time with --timeout SECONDS."
-            )
+            return f"see with {command} doctor` whether it is well, or raise --timeout SECONDS."
         case errors.Overloaded():
-            return "try again shortly; `checkpoint-router doctor` shows what the router is doing."
+            return f"try again shortly; {command} doctor` shows what the router is doing."
         case errors.Unavailable():
-            return (
-                "start a router with `checkpoint-router dev`, "
-                "or name the one you mean with --target router://HOST:PORT."
-            )
+            name = "name the one you mean with --target router://HOST:PORT."
+            return f"start a router with {command} dev`, or {name}"
         case errors.DataLoss():
-            return (
-                "stop the router and look at its storage with "
-                "`checkpoint-router doctor --storage sqlite:DIR`."
-            )
+            look = f"{command} doctor --storage sqlite:DIR`"
+            return f"stop the router and look at its storage with {look}."
         case errors.LimitExceeded() if "field" not in error.attributes:
-            return "`checkpoint-router thread history` goes through a large thread page by page."
+            return f"{command} thread history` goes through a large thread page by page."
         case errors.InvalidArgument():
             return "see the command's --help for what it takes."
         case _:

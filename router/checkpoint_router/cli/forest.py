@@ -10,11 +10,12 @@ circle; nothing recurses, for forks may be as deep as a thread is long.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from checkpoint_router.cli.facts import Facts, facts_of
-from checkpoint_router.core.answers import Node
+from checkpoint_router.cli.documents import fact, metadata_of
+from checkpoint_router.v1.admin_service_pb2 import ThreadNode
 
 Name = tuple[str, str]
 """(namespace, checkpoint id)."""
@@ -24,12 +25,12 @@ Name = tuple[str, str]
 class Stop:
     """One checkpoint with what branches off it."""
 
-    node: Node
-    facts: Facts
-    last: bool
-    """Nobody's parent in its namespace."""
-    others: Sequence[Node] = ()
+    node: ThreadNode
+    metadata: dict[str, Any]
+    others: int
     """Further records of the same id: it was put again, or two lineages disagree about it."""
+    last: bool = True
+    """Nobody's parent in its namespace."""
     forks: list["Line"] = field(default_factory=list)
     nested: list["Line"] = field(default_factory=list)
     """Of the graphs that ran inside it."""
@@ -40,6 +41,8 @@ class Line:
     """Checkpoints of one namespace, each the parent of the next, oldest first."""
 
     ns: str
+    fork: bool
+    """Whether it leaves another line of its namespace, at the stop that it hangs below."""
     after: str | None
     """Parent of the first one, where that does not stand just above."""
     after_gone: bool
@@ -47,9 +50,17 @@ class Line:
     stops: list[Stop] = field(default_factory=list)
 
 
-def forest(nodes: Iterable[Node]) -> tuple[Line, ...]:
+def forest(nodes: Iterable[ThreadNode]) -> list[Line]:
     """The lines that hang below nothing, root graph first."""
-    return _Planter(nodes).plant()
+    planter = _Planter(nodes)
+    groups: dict[tuple[Name | None, str], list[Name]] = defaultdict(list)
+    for name in sorted(planter.stops, key=lambda n: (n[1], n[0])):
+        groups[planter.enclosing(name), name[0]].append(name)
+    top: list[Line] = []
+    for (enclosing, _), names in groups.items():
+        lines = planter.lines(names)
+        (top if enclosing is None else planter.stops[enclosing].nested).extend(lines)
+    return sorted(top, key=lambda line: line.ns)
 
 
 def under(lines: Iterable[Line]) -> Iterator[Stop]:
@@ -58,119 +69,93 @@ def under(lines: Iterable[Line]) -> Iterator[Stop]:
     while work:
         for stop in work.pop().stops:
             yield stop
-            work.extend(stop.forks)
-            work.extend(stop.nested)
+            work += (*stop.forks, *stop.nested)
 
 
 class _Planter:
-    """Builds one forest. A group is what one namespace has below one enclosing checkpoint."""
-
-    def __init__(self, nodes: Iterable[Node]) -> None:
-        records: dict[Name, list[Node]] = defaultdict(list)
-        for node in nodes:
-            records[_name(node)].append(node)
-        self.nodes = {name: max(found, key=_shown) for name, found in records.items()}
-        self.others = {
-            name: [n for n in found if n is not self.nodes[name]]
-            for name, found in records.items()
-            if len(found) > 1
-        }
-        self.facts = {name: facts_of(n.metadata) for name, n in self.nodes.items()}
-        self.parents = {_parent(n) for n in self.nodes.values()}
-        self.groups: dict[tuple[Name | None, str], list[Name]] = defaultdict(list)
-        for name in sorted(self.nodes, key=lambda n: (n[1], n[0])):
-            self.groups[self._enclosing(name), name[0]].append(name)
-        self.spine = self._spine()
+    def __init__(self, nodes: Iterable[ThreadNode]) -> None:
         self.stops: dict[Name, Stop] = {}
+        # Of several records of one id, readers get the one that ranks highest, which comes last.
+        for node in sorted(nodes, key=_rank):
+            name = node.checkpoint_ns, node.checkpoint_id
+            others = self.stops[name].others + 1 if name in self.stops else 0
+            metadata = metadata_of(node.metadata)
+            self.stops[name] = Stop(node=node, metadata=metadata, others=others)
+        self.parents = {name: _parent(stop.node) for name, stop in self.stops.items()}
+        for parent in self.parents.values():
+            if parent in self.stops:
+                self.stops[parent].last = False
+        self.spine: set[Name | None] = set()
+        """The heads and all their ancestors."""
+        for name, stop in self.stops.items():
+            at = name if stop.node.head else None
+            while at and at not in self.spine:
+                self.spine.add(at)
+                at = self.parents.get(at)
+        self.planted: set[Name] = set()
 
-    def plant(self) -> tuple[Line, ...]:
-        """All lines, each hung where it belongs."""
-        grown = {key: self._grow(names) for key, names in self.groups.items()}
-        top: list[Line] = []
-        for (enclosing, _), lines in grown.items():
-            (top if enclosing is None else self.stops[enclosing].nested).extend(lines)
-        return tuple(sorted(top, key=lambda line: line.ns))
-
-    def _enclosing(self, name: Name) -> Name | None:
+    def enclosing(self, name: Name) -> Name | None:
         """The nearest stored checkpoint that `name` ran in. Its namespace is shorter, so that no
         two can stand below each other."""
         ns = name[0]
+        parents = fact(self.stops[name].metadata, "parents", dict) or {}
         outer = [
             (o, c)
-            for o, c in self.facts[name].parents.items()
-            if ns and (not o or ns.startswith(o + "|")) and (o, c) in self.nodes
+            for o, c in parents.items()
+            if ns and (not o or ns.startswith(o + "|")) and isinstance(c, str)
         ]
-        return max(outer, key=lambda n: len(n[0]), default=None)
+        stored = (found for found in outer if found in self.stops)
+        return max(stored, key=lambda n: len(n[0]), default=None)
 
-    def _spine(self) -> set[Name]:
-        """The heads and all their ancestors."""
-        found: set[Name] = set()
-        for name, node in self.nodes.items():
-            at: Name | None = name if node.head else None
-            while at is not None and at not in found and at in self.nodes:
-                found.add(at)
-                at = _parent(self.nodes[at])
-        return found
-
-    def _rank(self, name: Name) -> tuple[bool, bool, bool, int, str]:
-        node = self.nodes[name]
-        return name in self.spine, node.on_winner, not node.loser, node.hlc, name[1]
-
-    def _grow(self, names: Sequence[Name]) -> list[Line]:
-        """The lines of one group; what leads to the head goes last, where the eye ends."""
+    def lines(self, names: list[Name]) -> list[Line]:
+        """The lines of what one namespace has below one enclosing checkpoint; what leads to the
+        head goes last, where the eye ends."""
+        children: dict[Name | None, list[Name]] = defaultdict(list)
         members = set(names)
-        children: dict[Name, list[Name]] = defaultdict(list)
-        roots: list[Name] = []
-        for name in names:
-            parent = _parent(self.nodes[name])
-            (children[parent] if parent and parent in members else roots).append(name)
+        for name in sorted(names, key=self._rank_in_line):
+            parent = self.parents[name]
+            children[parent if parent in members else None].append(name)
         lines: list[Line] = []
-        for start in sorted(roots, key=self._rank):
-            self._follow(start, children, lines)
-        for start in names:  # left over only where parents form a circle
-            if start not in self.stops:
-                self._follow(start, children, lines)
+        # All names once more: those are left over whose parents form a circle.
+        for start in (*children[None], *names):
+            work = [(start, lines)]
+            while work:
+                self._plant(*work.pop(), children, work)
         return lines
 
-    def _follow(self, start: Name, children: dict[Name, list[Name]], lines: list[Line]) -> None:
-        work = [(start, lines)]
-        while work:
-            first, into = work.pop()
-            line = self._line(first, forked=into is not lines)
-            into.append(line)
-            at: Name | None = first
-            while at is not None and at not in self.stops:
-                stop = Stop(
-                    node=self.nodes[at],
-                    facts=self.facts[at],
-                    last=at not in self.parents,
-                    others=self.others.get(at, ()),
-                )
-                self.stops[at] = stop
-                line.stops.append(stop)
-                after = sorted((c for c in children[at] if c not in self.stops), key=self._rank)
-                at = after.pop() if after else None
-                work.extend((fork, stop.forks) for fork in reversed(after))
+    def _plant(
+        self,
+        at: Name,
+        into: list[Line],
+        children: dict[Name | None, list[Name]],
+        work: list[tuple[Name, list[Line]]],
+    ) -> None:
+        """Follows one line from `at` to its end; leaves the forks on its way to `work`."""
+        if at in self.planted:
+            return
+        parent = self.parents[at]
+        fork = parent in self.stops and into is self.stops[parent].forks
+        after = None if fork or parent is None else parent[1]
+        gone = after is not None and parent not in self.stops
+        into.append(line := Line(ns=at[0], fork=fork, after=after, after_gone=gone))
+        following: Name | None = at
+        while following is not None:
+            stop = self.stops[following]
+            self.planted.add(following)
+            line.stops.append(stop)
+            after_it = [c for c in children[following] if c not in self.planted]
+            following = after_it.pop() if after_it else None
+            work += ((fork, stop.forks) for fork in reversed(after_it))
 
-    def _line(self, first: Name, *, forked: bool) -> Line:
-        parent = None if forked else _parent(self.nodes[first])
-        return Line(
-            ns=first[0],
-            after=None if parent is None else parent[1],
-            after_gone=parent is not None and parent not in self.nodes,
-        )
-
-
-def _name(node: Node) -> Name:
-    return node.ns, node.checkpoint_id
+    def _rank_in_line(self, name: Name) -> tuple[bool, tuple[bool, bool, bool, int], str]:
+        return name in self.spine, _rank(self.stops[name].node), name[1]
 
 
-def _shown(node: Node) -> tuple[bool, bool, bool, int]:
-    """Of several records of one id, readers get the one that ranks highest here."""
+def _rank(node: ThreadNode) -> tuple[bool, bool, bool, int]:
     return node.head, node.on_winner, not node.loser, node.hlc
 
 
-def _parent(node: Node) -> Name | None:
+def _parent(node: ThreadNode) -> Name | None:
     if not node.parent_id or node.parent_id == node.checkpoint_id:
         return None
-    return node.ns, node.parent_id
+    return node.checkpoint_ns, node.parent_id

@@ -7,157 +7,132 @@ asked, also with a delete: it names the generation that it ends, so twice has th
 
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final
 
 import grpc
 from google.protobuf.message import Message
 from grpc_status import rpc_status  # type: ignore[import-untyped]  # ships no stubs
 
 from checkpoint_router.core import limits
-from checkpoint_router.core.answers import (
-    Listed,
-    ListQuery,
-    RouterFacts,
-    ThreadConflicts,
-    ThreadSummary,
-    Tree,
-)
 from checkpoint_router.core.errors import RouterError, Unavailable
-from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.v1 import admin_service_pb2 as asks
+from checkpoint_router.core.ids import ThreadKey, checked_id
+from checkpoint_router.v1 import admin_service_pb2 as admin
 from checkpoint_router.v1 import checkpoint_service_pb2 as calls
+from checkpoint_router.v1 import types_pb2 as types
 from checkpoint_router.v1.admin_service_pb2_grpc import AdminServiceStub
 from checkpoint_router.v1.checkpoint_service_pb2_grpc import CheckpointServiceStub
-from checkpoint_router.wire import admin
-from checkpoint_router.wire.answers import page_of
 from checkpoint_router.wire.errors import error_of_code
-from checkpoint_router.wire.requests import fill_delete_thread, fill_list_query
 from checkpoint_router.wire.status import error_of_status
 
 REQUEST_ID_BYTES: Final = 16
 
-A = TypeVar("A", bound=Message)
-A_co = TypeVar("A_co", bound=Message, covariant=True)
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", limits.MESSAGE_BYTES_MAX),
+    # A command is short: what another one found out a while ago is of no use to it.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A proxy that is meant for the web does not know the way to a router.
+    ("grpc.enable_http_proxy", 0),
+)
 
 
 class Link:
-    """The routers that a target names, for one command. A context manager."""
+    """The routers that a target names, for one command."""
 
     def __init__(self, addresses: tuple[str, ...], *, tenant: str, timeout_seconds: float) -> None:
-        self.addresses = addresses
         self.tenant = tenant
+        self.address, *self._others = addresses
+        """The router that is asked now, and those that are tried after it."""
         self._timeout_seconds = timeout_seconds
-        self._at = 0
-        self._channel = self._open()
+        self._channel = grpc.insecure_channel(self.address, _OPTIONS)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends the connection."""
         self._channel.close()
 
-    @property
-    def address(self) -> str:
-        """The router that is asked now."""
-        return self.addresses[self._at]
-
-    def key(self, thread: str) -> ThreadKey:
-        """The tenant's thread of that name. Raises InvalidArgument or LimitExceeded."""
-        return ThreadKey.of(self.tenant, thread)
-
-    def router(self) -> tuple[RouterFacts, int]:
-        """The router's own facts, and the version of the protocol that it speaks."""
-        answer = self._ask(
-            lambda c: AdminServiceStub(c).GetRouter,
-            asks.GetRouterRequest(),
+    def router(self) -> admin.GetRouterResponse:
+        """The router's own facts."""
+        found: admin.GetRouterResponse = self._ask(
+            AdminServiceStub, "GetRouter", admin.GetRouterRequest()
         )
-        return admin.facts_of(answer), answer.protocol
+        return found
 
-    def threads(self) -> Iterator[ThreadSummary]:
+    def threads(self) -> Iterator[admin.ThreadSummary]:
         """All threads of the tenant by id, fetched a page at a time."""
-        cursor = b""
+        request = admin.ListThreadsRequest(tenant=self.tenant)
         while True:
-            answer = self._ask(
-                lambda c: AdminServiceStub(c).ListThreads,
-                asks.ListThreadsRequest(tenant=self.tenant, cursor=cursor),
-            )
-            page, cursor = admin.threads_of(answer, self.tenant)
-            yield from page
-            if not cursor:
+            page = self._ask(AdminServiceStub, "ListThreads", request)
+            yield from page.threads
+            if not page.next_cursor:
                 return
+            request.cursor = page.next_cursor
 
-    def tree(self, thread: ThreadKey) -> Tree:
+    def tree(self, thread: str) -> admin.GetThreadResponse:
         """Every checkpoint of a thread, without values."""
-        return admin.tree_of(
-            self._ask(
-                lambda c: AdminServiceStub(c).GetThread,
-                asks.GetThreadRequest(tenant=thread.tenant, thread_id=thread.thread),
-            )
-        )
+        request = admin.GetThreadRequest(**self._named(thread))
+        found: admin.GetThreadResponse = self._ask(AdminServiceStub, "GetThread", request)
+        return found
 
-    def conflicts(self, thread: ThreadKey) -> ThreadConflicts:
+    def conflicts(self, thread: str) -> list[admin.ConflictRecord]:
         """The conflict records of a thread."""
-        return admin.thread_conflicts_of(
-            self._ask(
-                lambda c: AdminServiceStub(c).ListConflicts,
-                asks.ListConflictsRequest(tenant=thread.tenant, thread_id=thread.thread),
-            )
+        request = admin.ListConflictsRequest(**self._named(thread))
+        return list(self._ask(AdminServiceStub, "ListConflicts", request).conflicts)
+
+    def history(
+        self,
+        thread: str,
+        *,
+        page: int | None = None,
+        ns: str | None = None,
+        before: str | None = None,
+        losers: bool = False,
+    ) -> Iterator[types.CheckpointTuple]:
+        """Checkpoints without values, greatest id first, fetched at most `page` at a time."""
+        request = calls.ListTuplesRequest(
+            **self._named(thread),
+            checkpoint_ns=None if ns is None else checked_id("ns", ns, empty=True),
+            before=checked_id("before", before or "", empty=True),
+            losers=losers,
+            limit=page,
+            without_blobs=True,
         )
-
-    def listed(self, query: ListQuery) -> Iterator[Listed]:
-        """Checkpoints, greatest id first, fetched a page at a time; `query.limit` bounds them."""
-        left = query.limit
-        while left is None or left > 0:
-            request = calls.ListTuplesRequest()
-            fill_list_query(request, replace(query, limit=left))
-            page = page_of(self._ask(lambda c: CheckpointServiceStub(c).ListTuples, request))
-            yield from page.listed
-            if not page.cursor:
+        while True:
+            found = self._ask(CheckpointServiceStub, "ListTuples", request)
+            yield from (listed.tuple for listed in found.tuples)
+            if not found.next_cursor:
                 return
-            query = replace(query, cursor=page.cursor)
-            left = None if left is None else left - len(page.listed)
+            request.cursor = found.next_cursor
 
-    def delete(self, thread: ThreadKey, generation: int) -> int:
-        """Ends `generation` of a thread, durable on return; hands back the one that is live now."""
-        request = calls.DeleteThreadRequest()
-        fill_delete_thread(request, thread, generation, secrets.token_bytes(REQUEST_ID_BYTES))
-        return self._ask(lambda c: CheckpointServiceStub(c).DeleteThread, request).clock.generation
+    def holds(self, thread: str) -> bool:
+        """Whether anything of a thread is stored, were it writes without their checkpoint."""
+        some = next(self.history(thread, page=1, losers=True), None)
+        return some is not None or bool(self.tree(thread).orphans)
 
-    def _ask(self, method: "Callable[[grpc.Channel], _Method[A]]", request: Message) -> A:
+    def delete(self, thread: str, generation: int) -> None:
+        """Ends `generation` of a thread; durable on return."""
+        request = calls.DeleteThreadRequest(
+            **self._named(thread),
+            generation=generation,
+            request_id=secrets.token_bytes(REQUEST_ID_BYTES),
+        )
+        self._ask(CheckpointServiceStub, "DeleteThread", request)
+
+    def _named(self, thread: str) -> dict[str, Any]:
+        """How a request names a thread. Raises InvalidArgument or LimitExceeded."""
+        key = ThreadKey.of(self.tenant, thread)
+        return {"tenant": key.tenant, "thread_id": key.thread}
+
+    def _ask(self, stub: Callable[[grpc.Channel], Any], method: str, request: Message) -> Any:
         while True:
             try:
-                return method(self._channel)(request, timeout=self._timeout_seconds)
+                return getattr(stub(self._channel), method)(request, timeout=self._timeout_seconds)
             except grpc.RpcError as e:
                 error = error_of_rpc(e, self.address)
-                if not isinstance(error, Unavailable) or self._at + 1 == len(self.addresses):
+                if not isinstance(error, Unavailable) or not self._others:
                     raise error from None
             self._channel.close()
-            self._at += 1
-            self._channel = self._open()
-
-    def _open(self) -> grpc.Channel:
-        return grpc.insecure_channel(
-            self.address,
-            options=(
-                ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX),
-                ("grpc.max_send_message_length", limits.MESSAGE_BYTES_MAX),
-                # A command is short: what another one found out a while ago is of no use to it.
-                ("grpc.use_local_subchannel_pool", 1),
-                # A proxy that is meant for the web does not know the way to a router.
-                ("grpc.enable_http_proxy", 0),
-            ),
-        )
-
-
-class _Method(Protocol[A_co]):
-    def __call__(self, request: Any, *, timeout: float) -> A_co: ...
+            self.address = self._others.pop(0)
+            self._channel = grpc.insecure_channel(self.address, _OPTIONS)
 
 
 def error_of_rpc(error: grpc.RpcError, address: str) -> RouterError:
@@ -169,13 +144,12 @@ def error_of_rpc(error: grpc.RpcError, address: str) -> RouterError:
     if status is not None and status.details:
         return error_of_status(status)
     code, details = error.code(), error.details() or ""
+    said = f"{address} answered {code.name}: {details}"
     if code is grpc.StatusCode.UNAVAILABLE:
-        return Unavailable(f"no router answers at {address} ({_brief(details)}).", target=address)
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return error_of_code(
-            code.value[0], f"the router at {address} did not answer in time.", target=address
-        )
-    return error_of_code(code.value[0], f"{address} answered {code.name}: {details}")
+        said = f"no router answers at {address} ({_brief(details)})."
+    elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        said = f"the router at {address} did not answer in time."
+    return error_of_code(code.value[0], said)
 
 
 def _brief(details: str) -> str:

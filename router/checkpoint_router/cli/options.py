@@ -1,5 +1,6 @@
 """Options that several commands share, so that each is spelt, checked and explained once."""
 
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Final
@@ -66,13 +67,15 @@ Config = Annotated[
 ]
 
 
-def link(target: str, tenant: str | None = None, timeout_seconds: float = 10.0) -> Link:
+def link(target: str, tenant: str | None = None, timeout_seconds: float = 10.0) -> closing[Link]:
     """A link to what the options name. Raises InvalidArgument for a wrong address or tenant."""
     parsed = Address.parse(target)
-    return Link(
-        tuple(map(str, parsed.endpoints)),
-        tenant=checked_tenant(tenant) if tenant is not None else parsed.tenant or TENANT_DEFAULT,
-        timeout_seconds=timeout_seconds,
+    return closing(
+        Link(
+            tuple(map(str, parsed.endpoints)),
+            tenant=parsed.tenant or TENANT_DEFAULT if tenant is None else checked_tenant(tenant),
+            timeout_seconds=timeout_seconds,
+        )
     )
 
 
@@ -81,7 +84,7 @@ def completed_threads(context: typer.Context, incomplete: str) -> list[str]:
     target = context.params.get("target") or TARGET_DEFAULT
     try:
         with link(target, context.params.get("tenant"), COMPLETION_SECONDS) as router:
-            names = (found.thread.thread for found in router.threads())
+            names = (found.thread_id for found in router.threads())
             return list(islice((n for n in names if n.startswith(incomplete)), COMPLETIONS_MAX))
     except RouterError:  # a shell that waits for names has nowhere to show it
         return []

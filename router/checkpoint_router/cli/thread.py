@@ -4,8 +4,9 @@ Rules: no command needs LangGraph, and none sees a value; only `delete` changes 
 first what goes, and says afterwards what is left.
 """
 
+from collections.abc import Iterator
 from itertools import islice
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -15,7 +16,7 @@ from checkpoint_router.cli.deletion import delete
 from checkpoint_router.cli.disputes import draw_conflict
 from checkpoint_router.cli.drawing import Look, draw
 from checkpoint_router.cli.exits import Exit
-from checkpoint_router.cli.facts import facts_of
+from checkpoint_router.cli.link import Link
 from checkpoint_router.cli.options import (
     TARGET_DEFAULT,
     TENANT_DEFAULT,
@@ -27,12 +28,11 @@ from checkpoint_router.cli.options import (
     Timeout,
     link,
 )
-from checkpoint_router.core.answers import Listed, ListQuery
-from checkpoint_router.core.clock import unix_ms_of
-from checkpoint_router.core.ids import ThreadKey
 
 WIDE_COLUMNS: Final = 150
 """From here on a terminal has room for whole checkpoint ids in a tree."""
+
+T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.command()(delete)
@@ -57,37 +57,35 @@ def list_threads(
       checkpoint-router thread list --tenant acme --all --output json
     """
     with link(target, tenant, timeout) as router:
-        found = list(islice(router.threads(), None if everything else limit + 1))
-    more = not everything and len(found) > limit
-    found = found if everything else found[:limit]
+        found, more = _first(router.threads(), None if everything else limit)
     if output is Output.JSON:
-        body = {
-            "tenant": router.tenant,
-            "threads": [documents.summary(t) for t in found],
-            "more": more,
-        }
+        threads = [documents.summary(t) for t in found]
+        body = {"tenant": router.tenant, "threads": threads, "more": more}
         console.document("thread.list", body)
     else:
-        console.table(
-            ("THREAD", "CHECKPOINTS", "EVENTS", "CONFLICTS", "GENERATION", "HEAD", "UPDATED"),
-            [
-                (
-                    t.thread.thread,
-                    str(t.checkpoints),
-                    str(t.events),
-                    str(t.open_conflicts),
-                    str(t.gen),
-                    t.head or "-",
-                    words.moment(t.updated_unix_ms),
-                )
-                for t in found
-            ],
-            right=(1, 2, 3, 4),
-        )
+        rows = [
+            (
+                t.thread_id,
+                str(t.checkpoints),
+                str(t.events),
+                str(t.open_conflicts),
+                str(t.generation),
+                t.head or "-",
+                words.moment(t.updated_unix_ms),
+            )
+            for t in found
+        ]
+        console.table(_LIST, rows, right=(1, 2, 3, 4))
     if more:
         console.say(f"There are more than {limit}: raise --limit, or give --all.")
     elif not found:
         console.say(f"Tenant {words.printable(router.tenant)} has no threads here.")
+
+
+_LIST: Final = (
+    *("THREAD", "CHECKPOINTS", "EVENTS", "CONFLICTS"),
+    *("GENERATION", "HEAD", "UPDATED"),
+)
 
 
 @app.command()
@@ -119,21 +117,20 @@ def show(
       checkpoint-router thread show trip-42 --output json | jq '.checkpoints[-1]'
     """
     with link(target, tenant, timeout) as router:
-        key = router.key(thread)
-        found = router.tree(key)
+        found = router.tree(thread)
     if output is Output.JSON:
-        console.document("thread.show", {**documents.key(key), **documents.tree(found)})
+        console.document("thread.show", _named(router, thread) | documents.tree(found))
     elif found.nodes or found.orphans:
         look = Look(everything=everything, writes=writes, short_ids=_short(full_ids))
-        console.show(draw(found, _title(key), look))
+        console.show(draw(found, _title(router, thread), look))
         if found.open_conflicts:
             console.say(
                 f"{words.count(found.open_conflicts, 'open conflict')}: see "
                 f"`checkpoint-router thread conflicts {words.quoted(thread)}"
-                f" --tenant {words.quoted(key.tenant)}`."
+                f" --tenant {words.quoted(router.tenant)}`."
             )
     if not found.nodes and not found.orphans:
-        raise _nothing(key)
+        raise _nothing(router, thread)
 
 
 @app.command()
@@ -165,53 +162,37 @@ def history(
       checkpoint-router thread history trip-42 --losers --all --output json
     """
     with link(target, tenant, timeout) as router:
-        key = router.key(thread)
-        query = ListQuery(
-            tenant=key.tenant,
-            thread=key.thread,
-            ns=namespace,
-            checkpoint_id=None,
-            before=before,
-            limit=None if everything else limit + 1,
-            losers=losers,
-            with_blobs=False,
-        )
-        found = list(router.listed(query))
-    more = not everything and len(found) > limit
-    found = found if everything else found[:limit]
+        page = None if everything else limit + 1
+        query: dict[str, Any] = {"ns": namespace, "before": before, "losers": losers}
+        checkpoints = router.history(thread, page=page, **query)
+        found, more = _first(checkpoints, None if everything else limit)
     if output is Output.JSON:
-        body = {
-            **documents.key(key),
-            "checkpoints": [documents.listed(item) for item in found],
-            "more": more,
-        }
+        listed = [documents.listed(c) for c in found]
+        body = {**_named(router, thread), "checkpoints": listed, "more": more}
         console.document("thread.history", body)
     elif found:
-        console.table(_HISTORY, [_history_row(item) for item in found], right=(2, 5))
+        console.table(_HISTORY, [_history_row(documents.listed(c)) for c in found], right=(2, 5))
     if more:
         console.say(
             "There are older ones: raise --limit, give --all, or "
-            f"--before {found[-1].tuple.checkpoint_id}."
+            f"--before {words.quoted(found[-1].checkpoint_id)}."
         )
     if not found:
-        raise _nothing(key, "that matches" if namespace is not None or before else "")
+        raise _nothing(router, thread, "that matches" if namespace is not None or before else "")
 
 
 _HISTORY: Final = ("CHECKPOINT", "NAMESPACE", "STEP", "SOURCE", "WRITTEN", "WRITES", "WRITTEN BY")
 
 
-def _history_row(item: Listed) -> tuple[str, ...]:
-    found = item.tuple
-    facts = facts_of(found.checkpoint.metadata)
-    tasks = dict.fromkeys(words.task_name(w.task_path) for w in found.pending_writes)
+def _history_row(found: documents.Document) -> tuple[str, ...]:
     return (
-        found.checkpoint_id,
-        words.printable(found.ns) or "(root)",
-        "?" if facts.step is None else str(facts.step),
-        facts.source or "-",
-        words.moment(unix_ms_of(found.hlc)),
-        str(len(found.pending_writes)),
-        words.some(list(tasks)) or "-",
+        found["checkpoint_id"],
+        found["checkpoint_ns"] or "(root)",
+        "?" if found["step"] is None else str(found["step"]),
+        found["source"] or "-",
+        words.moment(found["written_unix_ms"]),
+        str(len(found["writes"])),
+        words.some(write["task"] for write in found["writes"]) or "-",
     )
 
 
@@ -238,40 +219,47 @@ def conflicts(
       checkpoint-router thread conflicts trip-42 --check && echo "none is open"
     """
     with link(target, tenant, timeout) as router:
-        key = router.key(thread)
-        found = router.conflicts(key).conflicts
+        found = router.conflicts(thread)
+        known = bool(found) or router.holds(thread)
     if output is Output.JSON:
-        body = {
-            **documents.key(key),
-            "conflicts": [documents.conflict(record) for record in found],
-        }
-        console.document("thread.conflicts", body)
+        records = [documents.conflict(record) for record in found]
+        console.document("thread.conflicts", {**_named(router, thread), "conflicts": records})
     else:
         for record in sorted(found, key=lambda r: (not r.open, r.id)):
             short = _short(full_ids=False)
-            console.show(draw_conflict(record, thread, short_ids=short, everything=everything))
+            console.show(draw_conflict(record, thread, short=short, everything=everything))
+    if not known:
+        raise _nothing(router, thread)
     still_open = sum(record.open for record in found)
-    said = words.count(len(found), "conflict record")
-    console.say(f"{said}, {still_open} open." if found else f"No conflicts in {_title(key)}.")
+    said = f"{words.count(len(found), 'conflict record')}, {still_open} open."
+    console.say(said if found else f"No conflicts in {_title(router, thread)}.")
     if check and still_open:
         raise typer.Exit(Exit.NEGATIVE)
 
 
-def _title(key: ThreadKey) -> str:
-    name = words.printable(key.thread)
-    if key.tenant == TENANT_DEFAULT:
-        return f"thread {name}"
-    return f"thread {name} of tenant {words.printable(key.tenant)}"
+def _first(items: Iterator[T], limit: int | None) -> tuple[list[T], bool]:
+    """The first `limit` of `items`, and whether there are more."""
+    found = list(islice(items, None if limit is None else limit + 1))
+    return found[:limit], len(found) > len(found[:limit])
+
+
+def _named(router: Link, thread: str) -> documents.Document:
+    return {"tenant": router.tenant, "thread_id": thread}
+
+
+def _title(router: Link, thread: str) -> str:
+    of = "" if router.tenant == TENANT_DEFAULT else f" of tenant {words.printable(router.tenant)}"
+    return f"thread {words.printable(thread)}{of}"
 
 
 def _short(full_ids: bool) -> bool:
-    return not full_ids and console.on_terminal() and console.width() < WIDE_COLUMNS
+    return not full_ids and console.width() < WIDE_COLUMNS
 
 
-def _nothing(key: ThreadKey, what: str = "") -> typer.Exit:
+def _nothing(router: Link, thread: str, what: str = "") -> typer.Exit:
     console.complain(
-        f"{_title(key)} has nothing stored {what}".rstrip() + ".",
+        f"{_title(router, thread)} has nothing stored {what}".rstrip() + ".",
         "see which threads there are with "
-        f"`checkpoint-router thread list --tenant {words.quoted(key.tenant)}`.",
+        f"`checkpoint-router thread list --tenant {words.quoted(router.tenant)}`.",
     )
     return typer.Exit(Exit.NEGATIVE)

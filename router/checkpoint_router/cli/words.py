@@ -5,7 +5,7 @@ sequence; a time is UTC, so that two people who compare notes see the same one.
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -21,8 +21,6 @@ OUTSIDE: Final = "the caller"
 
 def printable(text: str) -> str:
     """`text` with whatever would move a cursor, or read backwards, as an escape."""
-    if text.isprintable():
-        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -38,15 +36,34 @@ def size(count_bytes: int) -> str:
     return f"{value / 1024:,.1f} TiB"
 
 
-def count(number: int, noun: str, plural: str | None = None) -> str:
+def count(number: int, noun: str) -> str:
     """`1 checkpoint`, `3 checkpoints`."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
-def some(names: Sequence[str], kept: int = 3) -> str:
-    """The first few of `names`, and how many more there are."""
-    shown = ", ".join(names[:kept])
-    return f"{shown} and {len(names) - kept:,} more" if len(names) > kept else shown
+def stored(record_bytes: int, value_bytes: int) -> str:
+    """How much room something takes."""
+    return f"records {size(record_bytes)}, values {size(value_bytes)}"
+
+
+def held(content: Mapping[str, int]) -> str:
+    """How much a thread holds, as `documents.content` counts it."""
+    generation = f"generation {content['generation']}"
+    if not content["checkpoints"] and not content["writes"]:
+        return f"nothing, {generation}"
+    conflicts = content["open_conflicts"]
+    return (
+        f"{count(content['checkpoints'], 'checkpoint')} in "
+        f"{count(content['namespaces'], 'namespace')}, {count(content['writes'], 'write')}, "
+        f"{stored(content['record_bytes'], content['value_bytes'])}, {generation}"
+        f"{', ' + count(conflicts, 'open conflict') if conflicts else ''}"
+    )
+
+
+def some(names: Iterable[str]) -> str:
+    """The first three of `names`, each once, and how many more there are."""
+    found = list(dict.fromkeys(names))
+    return ", ".join(found[:3]) + (f" and {len(found) - 3:,} more" if len(found) > 3 else "")
 
 
 def moment(unix_milliseconds: int) -> str:
@@ -57,27 +74,23 @@ def moment(unix_milliseconds: int) -> str:
         at = datetime.fromtimestamp(unix_milliseconds / 1000, UTC)
     except (OverflowError, ValueError, OSError):
         return f"{unix_milliseconds} ms"
-    return at.strftime("%Y-%m-%d %H:%M:%S.") + f"{unix_milliseconds % 1000:03d}Z"
+    return at.replace(tzinfo=None).isoformat(" ", "milliseconds") + "Z"
 
 
-def short_id(checkpoint_id: str) -> str:
-    """Enough of an id to tell it from its neighbours: these share their first characters, which
-    are a time, and differ in their last, which are random."""
-    if len(checkpoint_id) <= 16:
-        return checkpoint_id
-    return f"{checkpoint_id[:8]}…{checkpoint_id[-6:]}"
+def name(checkpoint_id: str, *, short: bool) -> str:
+    """A checkpoint's id; short: enough to tell it from its neighbours, for these share their
+    first characters, which are a time, and differ in their last, which are random."""
+    if not short or len(checkpoint_id) <= 16:
+        return printable(checkpoint_id)
+    return f"{printable(checkpoint_id[:8])}…{printable(checkpoint_id[-6:])}"
 
 
-def namespace(ns: str) -> str:
-    """A checkpoint namespace in words; the root graph's is empty."""
-    return printable(ns) if ns else ROOT
-
-
-def short_namespace(ns: str) -> str:
-    """The last part of a nested namespace, its task id cut: what stands below its parent."""
-    last = ns.rpartition("|")[2]
-    name, colon, task = last.partition(":")
-    return printable(f"{name}:{task[:8]}" if colon else name) or ROOT
+def namespace(ns: str, *, short: bool) -> str:
+    """A checkpoint namespace in words; short: the last part of a nested one, its task id cut."""
+    if short:
+        graph, colon, task = ns.rpartition("|")[2].partition(":")
+        ns = graph + colon + task[:8]
+    return printable(ns) or ROOT
 
 
 def task_name(task_path: str) -> str:
