@@ -56,11 +56,11 @@ def on_shard(check: Callable[..., Any], backend: str = "sqlite", *, opened: bool
 
 
 async def an_append_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
-    """The record cannot be written, when all the rest of its append was."""
+    """The event cannot be written, when its values were."""
     async with shard(tmp_path) as storage:
         put = checkpoint(1)
         # Stands for a fault of the disk at this very page.
-        refuse = "BEFORE INSERT ON main.record BEGIN SELECT RAISE(ABORT, 'planted'); END"
+        refuse = "BEFORE INSERT ON main.event BEGIN SELECT RAISE(ABORT, 'planted'); END"
         on_writer(storage, f"CREATE TEMP TRIGGER refuse {refuse}")
         with pytest.raises(RouterError):
             await storage.append(put)

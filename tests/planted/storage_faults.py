@@ -14,7 +14,6 @@ from checkpoint_router.backends.sqlite import values
 from checkpoint_router.backends.sqlite.changes import Changes
 from checkpoint_router.core.clock import indices as each_of
 from checkpoint_router.core.clock import ranges_of
-from checkpoint_router.core.errors import Unavailable
 from checkpoint_router.storage.memory import MemoryStorage
 from checkpoint_router.storage.port import Append, Appended, Erase
 from tests.contract import test_appends as appends
@@ -54,19 +53,19 @@ def values_not_checked_when_read(patch: Patch) -> None:
 
 
 class _Torn:
-    """A connection that commits what came before the record."""
+    """A connection that commits what came before the event."""
 
     def __init__(self, conn: sqlite3.Connection) -> None:
         self._conn = conn
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        if statement.startswith("INSERT INTO record"):
+        if statement.startswith("INSERT INTO event"):
             self._conn.execute("COMMIT")
             self._conn.execute("BEGIN IMMEDIATE")
         return self._conn.execute(statement, *values)
 
 
-def record_in_a_transaction_of_its_own(patch: Patch) -> None:
+def event_in_a_transaction_of_its_own(patch: Patch) -> None:
     insert = Changes._insert
 
     def torn(self: Changes, append: Append, place: Any) -> int:
@@ -114,9 +113,9 @@ def duplicates_not_noticed(patch: Patch) -> None:
 def actor_not_drawn_anew(patch: Patch) -> None:
     draw = Changes.record_actor
 
-    def first(self: Changes, seq: int) -> tuple[int, int]:
+    def first(self: Changes) -> tuple[int, int]:
         known = self._conn.execute("SELECT actor, id FROM actor ORDER BY id LIMIT 1").fetchone()
-        return draw(self, seq) if known is None else (known[0], known[1])
+        return draw(self) if known is None else (known[0], known[1])
 
     patch.setattr(Changes, "record_actor", first)
 
@@ -150,8 +149,8 @@ STORAGE = (
         check=faults.TestDamage().test_a_flipped_byte_of_a_value_is_named,
     ),
     Fault(
-        name="a record and its row in the log are not one transaction",
-        plant=record_in_a_transaction_of_its_own,
+        name="an event and its values are not one transaction",
+        plant=event_in_a_transaction_of_its_own,
         check=scenes.an_append_that_fails_half_way_leaves_nothing,
     ),
     Fault(
@@ -188,7 +187,6 @@ STORAGE = (
         name="an actor is used again, on a file that has its dots",
         plant=actor_not_drawn_anew,
         check=on_shard(appends.TestDots().test_a_restart_takes_a_new_actor),
-        raises=(Unavailable,),  # the file itself refuses a dot that it has
     ),
     Fault(
         name="a put of an ended generation is taken",

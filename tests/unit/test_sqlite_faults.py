@@ -112,7 +112,7 @@ class TestDamage:
         async with shard(tmp_path) as storage:
             await fill(storage, 1, 2)
             with tables(storage) as conn:
-                conn.execute("DELETE FROM record WHERE id = 1")
+                conn.execute("UPDATE event SET body = NULL WHERE id = 1")
             with pytest.raises(DataLoss, match=r"event .*/1 of thread 't1'.*not there"):
                 await storage.events(b.THREAD, 1, [checkpoint(1).entry.id])
 

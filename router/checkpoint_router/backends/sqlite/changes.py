@@ -43,9 +43,9 @@ _REMEMBERED_MAX: Final = 50_000
 _ABSENT: Final = object()
 
 _INSERT_EVENT: Final = (
-    "INSERT INTO event (t, gen, actor, n, seg, idx, tenant, cid, run, entry)"
-    " SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE ? = 1 + coalesce("
-    "(SELECT max(n) FROM event WHERE t = ? AND gen = ? AND actor = ?), 0)"
+    "INSERT INTO event (t, gen, actor, n, seg, idx, seq, tenant, cid, run, entry, body)"
+    " SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
+    " WHERE ? <= coalesce((SELECT max(id) FROM event), 0)"
 )
 
 
@@ -80,8 +80,22 @@ class Changes:
         self._known: dict[tuple[int, int, SegmentId], Ranges] = {}
         """All stored indices of a segment."""
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
+        self._last: dict[None, int] = {}
+        """Under None: the newest event row, as long as none was removed since."""
+        self._seq = 0
+        self._seq_is_due = False
 
     # Around a transaction --------------------------------------------------------------------
+
+    def begun(self, seq: int) -> None:
+        """A transaction has begun, which will be commit `seq` if it changes anything."""
+        self._seq = seq
+        self._seq_is_due = False
+
+    def finish(self) -> None:
+        """Numbers the commit, if it did more than store events, which carry the number."""
+        if self._seq_is_due:
+            self._conn.execute("UPDATE meta SET value = ? WHERE key = 'commit_seq'", (self._seq,))
 
     def committed(self) -> None:
         """The transaction is on disk."""
@@ -103,19 +117,21 @@ class Changes:
         """Whether it is time for a new actor."""
         return len(self._counters) >= limits.COUNTERS_MAX
 
-    def record_actor(self, seq: int) -> tuple[int, int]:
+    def record_actor(self) -> tuple[int, int]:
         """Draws an actor and stores it; `take_actor` with the result once that is committed."""
         actor = secrets.randbits(63)
+        self._seq_is_due = True
         made = self._conn.execute(
-            "INSERT INTO actor (actor, first_seq) VALUES (?, ?)", (actor, seq)
+            "INSERT INTO actor (actor, first_seq) VALUES (?, ?)", (actor, self._seq)
         )
         assert made.lastrowid is not None
         return actor, made.lastrowid
 
     def take_actor(self, actor: int, row: int) -> None:
-        """All dots from now on are of this actor."""
+        """All dots from now on are of this actor, and the file is taken as it is now."""
         self.actor, self._actor_row = actor, row
-        self._counters = {}
+        for memory in (self._counters, self._known, self._last):
+            memory.clear()
 
     def _set(self, memory: dict[Any, Any], key: Any, value: Any) -> None:
         self._undo.append((memory, key, memory.get(key, _ABSENT)))
@@ -153,6 +169,7 @@ class Changes:
         if place.gen != gen:
             return False
         if blobs:
+            self._seq_is_due = True
             values.store(self._conn, self._made(thread, place).t, blobs)
         return True
 
@@ -162,14 +179,15 @@ class Changes:
         ended = place.gen if gen is None else gen
         if self._done(place, operation) or (ended < place.gen and not operation):
             return place.gen
+        self._seq_is_due = True
         place = self._made(thread, place)
         t = place.t
         if operation:
             conn.execute("INSERT INTO operation VALUES (?, ?)", (t, operation))
         if ended < place.gen:
             return place.gen
-        conn.execute("DELETE FROM record WHERE id IN (SELECT id FROM event WHERE t = ?)", (t,))
         conn.execute("DELETE FROM event WHERE t = ?", (t,))
+        self._set(self._last, None, 0)
         values.erase_all(conn, t)
         conn.execute("UPDATE thread SET gen = ? WHERE id = ?", (ended + 1, t))
         self._set(self._places, thread, _Place(t, place.tenant, ended + 1))
@@ -185,15 +203,11 @@ class Changes:
         ).fetchone()
         if place.gen != erase.gen or stored > erase.stored:
             return False
+        self._seq_is_due = True
         place = self._made(erase.thread, place)
         keys = [(place.t, place.gen, e.segment, e.index) for e in erase.events]
         conn.executemany(
-            "DELETE FROM record WHERE id IN"
-            " (SELECT id FROM event WHERE t = ? AND gen = ? AND seg = ? AND idx = ?)",
-            keys,
-        )
-        conn.executemany(
-            "UPDATE event SET erased = 1, cid = NULL, run = NULL"
+            "UPDATE event SET erased = 1, cid = NULL, run = NULL, body = NULL"
             " WHERE t = ? AND gen = ? AND seg = ? AND idx = ?",
             keys,
         )
@@ -281,17 +295,17 @@ class Changes:
                 n,
                 entry.id.segment,
                 entry.id.index,
+                self._seq,
                 place.tenant,
                 entry.checkpoint_id if shown else None,
                 entry.run_id if shown else None,
                 seal_envelope(pack_entry(entry)),
-                *(n, place.t, place.gen, self._actor_row),
+                seal_envelope(append.packed),
+                self._last.get(None, 0),
             ),
         )
         if made.rowcount != 1:
             raise WentBack
-        self._conn.execute(
-            "INSERT INTO record VALUES (?, ?)", (made.lastrowid, seal_envelope(append.packed))
-        )
+        self._set(self._last, None, made.lastrowid)
         self._set(self._counters, counter, n)
         return n

@@ -131,4 +131,8 @@ def _foreign(behind: int) -> Gap:
 
 def commit_seq(conn: sqlite3.Connection) -> int:
     """Commits that the database holds."""
-    return int(conn.execute("SELECT value FROM meta WHERE key = 'commit_seq'").fetchone()[0])
+    (seq,) = conn.execute(
+        "SELECT max(value, coalesce((SELECT seq FROM event ORDER BY id DESC LIMIT 1), 0))"
+        " FROM meta WHERE key = 'commit_seq'"
+    ).fetchone()
+    return int(seq)

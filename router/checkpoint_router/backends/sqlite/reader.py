@@ -21,10 +21,7 @@ _THREAD = (
     " WHERE tn.name = ? AND th.name = ?"
 )
 
-_EVENT = (
-    "SELECT e.erased, r.body FROM event e LEFT JOIN record r ON r.id = e.id"
-    " WHERE e.t = ? AND e.gen = ? AND e.seg = ? AND e.idx = ?"
-)
+_EVENT = "SELECT erased, body FROM event WHERE t = ? AND gen = ? AND seg = ? AND idx = ?"
 _NEWEST = (
     "SELECT e.cid, th.name FROM event e JOIN thread th ON th.id = e.t"
     " WHERE e.tenant = (SELECT id FROM tenant WHERE name = ?) AND e.cid IS NOT NULL"

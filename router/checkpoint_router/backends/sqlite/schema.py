@@ -17,7 +17,8 @@ from checkpoint_router.core.errors import Refused
 APPLICATION_ID: Final = 0x63_70_72_74
 """Says to `file` and to us whose database it is."""
 
-PAGE_BYTES: Final = 8192
+PAGE_BYTES: Final = 4096
+"""A lone commit writes whole pages, each with a bit of change: half the page, half the bytes."""
 
 LOG_OFFSET_BITS: Final = 24
 """A segment's row number is its log's number above this many bits of offset, so the rows of one
@@ -36,13 +37,11 @@ CREATE INDEX thread_slot ON thread (slot, leaf);
 CREATE TABLE event (
   id INTEGER PRIMARY KEY, t INTEGER NOT NULL, gen INTEGER NOT NULL,
   seg BLOB NOT NULL, idx INTEGER NOT NULL, actor INTEGER NOT NULL, n INTEGER NOT NULL,
-  tenant INTEGER NOT NULL, erased INTEGER NOT NULL DEFAULT 0,
-  cid TEXT, run TEXT, entry BLOB NOT NULL);
-CREATE UNIQUE INDEX event_dot ON event (t, gen, actor, n);
+  seq INTEGER NOT NULL, tenant INTEGER NOT NULL, erased INTEGER NOT NULL DEFAULT 0,
+  cid TEXT, run TEXT, entry BLOB NOT NULL, body BLOB);
 CREATE INDEX event_id ON event (t, gen, seg, idx);
 CREATE INDEX event_newest ON event (tenant, cid, t) WHERE cid IS NOT NULL;
 CREATE INDEX event_run ON event (tenant, run, t) WHERE run IS NOT NULL;
-CREATE TABLE record (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE blob (
   id INTEGER PRIMARY KEY, t INTEGER NOT NULL, h BLOB NOT NULL, tag TEXT NOT NULL,
   head BLOB, log INTEGER, keep INTEGER, data BLOB);
@@ -56,8 +55,10 @@ CREATE TABLE segment (id INTEGER PRIMARY KEY, tier INTEGER NOT NULL, body BLOB N
 CREATE TABLE operation (t INTEGER NOT NULL, id BLOB NOT NULL, PRIMARY KEY (t, id)) WITHOUT ROWID;
 INSERT INTO meta VALUES ('commit_seq', 0);
 """
-# event: cid and run only of a checkpoint that is not erased; record: by event; blob: data, or
-# (log, keep, head); n counts per (t, gen, actor); actor names a row of `actor`.
+# event: seq of the commit that stored it; cid and run only of a checkpoint that is not erased, and
+# no body of one that is; n counts per (t, gen, actor); actor names a row of `actor`.
+# blob: data, or (log, keep, head). meta, commit_seq: of the last commit that did more than store
+# events, so that the others write one page less.
 
 MIGRATIONS: Final[tuple[str, ...]] = (_FORMAT_1,)
 """Step i takes a file of format i to format i + 1. Format 0 is an empty file."""

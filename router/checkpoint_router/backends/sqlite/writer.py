@@ -160,12 +160,10 @@ class Writer:
         try:
             self.conn.execute("BEGIN IMMEDIATE")
             before = self.conn.total_changes
+            self._changes.begun(self._seq + 1)
             for job in group:
                 outcomes.append((job, job.work(self._changes), None))
-            if self.conn.total_changes != before:
-                self.conn.execute(
-                    "UPDATE meta SET value = ? WHERE key = 'commit_seq'", (self._seq + 1,)
-                )
+            self._changes.finish()
         except Exception as e:  # noqa: BLE001  (each job gets its own; the thread must live)
             self._roll_back()
             self._watch.failed(e)
@@ -212,10 +210,9 @@ class Writer:
         """In a transaction of its own: no dot of it is given before it is recorded."""
         self.conn.execute("BEGIN IMMEDIATE")
         try:
-            actor, row = self._changes.record_actor(self._seq + 1)
-            self.conn.execute(
-                "UPDATE meta SET value = ? WHERE key = 'commit_seq'", (self._seq + 1,)
-            )
+            self._changes.begun(self._seq + 1)
+            actor, row = self._changes.record_actor()
+            self._changes.finish()
             self.conn.execute("COMMIT")
         except sqlite3.Error:
             self._roll_back()
