@@ -262,7 +262,7 @@ def test_an_event_has_the_bytes_and_the_digest_of_the_reference() -> None:
     spelled = "".join(columns).replace("00 × 32", "00" * 32)
     assert pack_event(event).hex() == spelled.replace(" ", "")
     assert event_digest(pack_event(event)).hex() == (
-        "6381165fdf39d734409ed7cd7dfd1eb6c65904254d40fd1ea721a1821bd25590"
+        "0108c4d8a69e642aafa2a0ec50321c6616868aac7b97c73e0c8d0ed5edcd9c44"
     )
     assert event_digest(pack_event(event)).hex() in text
 

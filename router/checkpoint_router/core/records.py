@@ -186,9 +186,12 @@ def pack_event(event: Event) -> bytes:
             event.hlc,
             event.after,
             None if header is None else (header.token, _ids(header.gives_up)),
-            _checkpoint(event.content)
-            if isinstance(event.content, Checkpoint)
-            else _write_set(event.content),
+            # On its own, so that its digest can be taken without packing it again.
+            ormsgpack.packb(
+                _checkpoint(event.content)
+                if isinstance(event.content, Checkpoint)
+                else _write_set(event.content)
+            ),
         )
     )
 
@@ -208,7 +211,7 @@ def unpack_event(packed: bytes) -> Event:
             hlc=hlc,
             after=_pairs(after),
             header=_header(header),
-            content=_content(content),
+            content=_content(ormsgpack.unpackb(content)),
         )
     except (ormsgpack.MsgpackDecodeError, ValueError, TypeError, KeyError, IndexError) as e:
         raise DataLoss(f"a stored event cannot be read: {e}") from None
@@ -219,10 +222,8 @@ def entry_of(event: Event, packed: bytes, digest: bytes) -> Entry:
     content = event.content
     task_path, parent_id, run_id, answer = "", None, None, b""
     if isinstance(content, Checkpoint):
-        wrapped = _checkpoint(content)
         parent_id, run_id = content.parent_id, _run_id(content)
     else:
-        wrapped = _write_set(content)
         task_path, answer = content.task_path, _answer(content)
     return Entry(
         id=event.id,
@@ -238,7 +239,7 @@ def entry_of(event: Event, packed: bytes, digest: bytes) -> Entry:
         after=event.after,
         header=event.header,
         digest=digest,
-        content=content_digest(ormsgpack.packb(wrapped)),
+        content=content_digest(ormsgpack.unpackb(packed)[-1]),
         answer=answer,
     )
 
@@ -312,15 +313,11 @@ def _header(value: Any) -> Header | None:
 
 
 def _packed_content(content: Content) -> Any:
-    match content:
-        case Typed():
-            return (content.tag, content.data)
-        case Blob():
-            return content.hash
-        case Empty():
-            return None
-        case ByVersion():
-            return True
+    if isinstance(content, Blob):
+        return content.hash
+    if isinstance(content, Typed):
+        return (content.tag, content.data)
+    return None if isinstance(content, Empty) else True
 
 
 def _unpacked_content(value: Any) -> Content:
