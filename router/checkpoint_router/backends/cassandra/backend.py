@@ -1,0 +1,204 @@
+"""One shard in one keyspace: the storage port over the parts of this folder.
+
+Owner of the truth: Cassandra. Any number of routers may have it open. Every call is bounded in
+time: one that is not answered within `CALL_SECONDS` is Unavailable, and goes on behind the scenes
+if it was a put (`writing`).
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from checkpoint_router.backends.cassandra import facts, schema, values
+from checkpoint_router.backends.cassandra.fences import Fences
+from checkpoint_router.backends.cassandra.listings import Listings
+from checkpoint_router.backends.cassandra.removal import Removal
+from checkpoint_router.backends.cassandra.session import Session
+from checkpoint_router.backends.cassandra.target import Target, login
+from checkpoint_router.backends.cassandra.threads import Threads
+from checkpoint_router.backends.cassandra.writing import Writing
+from checkpoint_router.core.answers import NewBlob
+from checkpoint_router.core.errors import Unavailable
+from checkpoint_router.core.ids import EventId, ThreadKey
+from checkpoint_router.core.records import Kind
+from checkpoint_router.storage.port import (
+    Append,
+    Appended,
+    Blobs,
+    Erase,
+    Facts,
+    Known,
+    Records,
+    ThreadImage,
+    named,
+)
+
+T = TypeVar("T")
+
+CALL_SECONDS: Final = 10.0
+"""For one verb. Shorter: a member that restarts makes calls fail. Longer: callers wait for one
+that will not come back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What is there between `open` and `close`."""
+
+    session: Session
+    removal: Removal
+    listings: Listings
+    threads: Threads
+    writing: Writing
+    key: bytes
+
+
+class CassandraStorage:
+    """See `storage.port.Storage` for each verb. Nothing is touched before `open`."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._open_parts: _Parts | None = None
+
+    # Life ------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        session = Session(self.target, login())
+        try:
+            await session.open()
+            await schema.prepare(session, self.target)
+            await session.prepare()
+            key = await schema.system_key(session)
+            fences, listings = Fences(session), Listings(session)
+            removal = Removal(session, fences, listings)
+            threads = Threads(session, fences, removal)
+            writing = Writing(session, fences, listings, removal, threads)
+            await writing.open()
+        except BaseException:
+            await session.close()
+            raise
+        self._open_parts = _Parts(
+            session=session,
+            removal=removal,
+            listings=listings,
+            threads=threads,
+            writing=writing,
+            key=key,
+        )
+
+    async def close(self) -> None:
+        parts, self._open_parts = self._open_parts, None
+        if parts is not None:
+            await parts.writing.close()
+            await parts.session.close()
+
+    @property
+    def _parts(self) -> _Parts:
+        if self._open_parts is None:
+            raise Unavailable("the storage is closed. Nothing was written or read.")
+        return self._open_parts
+
+    @property
+    def actor(self) -> int:
+        return self._parts.writing.actor
+
+    @property
+    def shared(self) -> bool:
+        return True
+
+    async def facts(self) -> Facts:
+        return await _bounded(facts.read(self._parts.session, self.target))
+
+    async def system_key(self) -> bytes:
+        return self._parts.key
+
+    # Writing ---------------------------------------------------------------------------------
+
+    async def append(self, append: Append) -> Appended:
+        return await _bounded(self._parts.writing.append(append))
+
+    async def put_blobs(self, thread: ThreadKey, gen: int, blobs: Sequence[NewBlob]) -> bool:
+        return await _bounded(self._parts.writing.put_blobs(thread, gen, blobs))
+
+    async def delete(self, thread: ThreadKey, gen: int | None, operation: bytes = b"") -> int:
+        return await _bounded(self._parts.removal.delete(thread, gen, operation))
+
+    async def erase(self, erase: Erase) -> bool:
+        return await _bounded(self._parts.removal.erase(erase))
+
+    # Reading ---------------------------------------------------------------------------------
+
+    async def image(self, thread: ThreadKey, known: Known | None = None) -> ThreadImage:
+        parts = self._parts
+        with parts.threads.use(thread) as place:
+            return await _bounded(parts.threads.look(place, known))
+
+    async def missing_blobs(
+        self, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
+    ) -> tuple[bytes, ...]:
+        return await _bounded(values.missing(self._parts.session, thread, gen, hashes))
+
+    async def events(
+        self, thread: ThreadKey, gen: int, ids: Sequence[EventId]
+    ) -> Mapping[EventId, bytes]:
+        return await _bounded(values.load_records(self._parts.session, thread, gen, ids))
+
+    async def blobs(
+        self, thread: ThreadKey, gen: int, hashes: Sequence[bytes], budget_bytes: int
+    ) -> Blobs:
+        return await _bounded(values.load(self._parts.session, thread, gen, hashes, budget_bytes))
+
+    async def records(
+        self, thread: ThreadKey, gen: int, ids: Sequence[EventId], budget_bytes: int
+    ) -> Records:
+        events = await self.events(thread, gen, ids)
+        blobs = await self.blobs(thread, gen, named(events.values()), budget_bytes)
+        return Records(events=events, blobs=blobs)
+
+    async def blob_sizes(
+        self, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
+    ) -> Mapping[bytes, int]:
+        return await _bounded(values.sizes(self._parts.session, thread, gen, hashes))
+
+    async def erased(self, thread: ThreadKey, operation: bytes) -> bool:
+        return await _bounded(self._parts.removal.done(thread, operation))
+
+    async def threads(self, tenant: str, after: str, limit: int) -> Sequence[str]:
+        return await _bounded(self._parts.listings.threads(tenant, after, limit))
+
+    async def slot_threads(
+        self, slot: int, after: tuple[int, str, str] | None, limit: int
+    ) -> Sequence[tuple[int, ThreadKey]]:
+        return await _bounded(self._parts.listings.slot_threads(slot, after, limit))
+
+    async def newest(
+        self, tenant: str, before: tuple[str, str] | None, limit: int
+    ) -> Sequence[tuple[str, str]]:
+        return await _bounded(self._parts.listings.newest(tenant, before, limit))
+
+    async def threads_of_runs(self, tenant: str, runs: Sequence[str]) -> Sequence[str]:
+        wanted = set(runs)
+        found: set[str] = set()
+        for run in sorted(wanted):
+            found.update(await _bounded(self._parts.listings.threads_of_run(tenant, run)))
+        # The list says who once wrote; what is not erased since, the threads say.
+        images = [(name, await self.image(ThreadKey(tenant, name))) for name in sorted(found)]
+        return [
+            name
+            for name, image in images
+            if any(
+                e.run_id in wanted and e.kind is Kind.CHECKPOINT and not e.erased
+                for e in image.entries
+            )
+        ]
+
+
+async def _bounded(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            return await work
+    except TimeoutError:
+        raise Unavailable(
+            f"Cassandra did not answer within {CALL_SECONDS:.0f} s. If it was a write, its outcome "
+            f"is unknown; the same call may be repeated. Look at the members of the datacentre."
+        ) from None

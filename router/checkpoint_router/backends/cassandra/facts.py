@@ -1,0 +1,68 @@
+"""What an operator should know of a Cassandra shard, read from the cluster itself."""
+
+from checkpoint_router.backends.cassandra import schema
+from checkpoint_router.backends.cassandra.session import Session
+from checkpoint_router.backends.cassandra.target import Target
+from checkpoint_router.storage.port import Facts
+
+
+async def read(session: Session, target: Target) -> Facts:
+    """The facts, and what is wrong."""
+    local = await session.ask("SELECT release_version, schema_version FROM system.local")
+    peers = await session.ask("SELECT schema_version FROM system.peers_v2")
+    version, agreed = local[0]
+    copies = await schema.replication(session, target)
+    log = await _setting(session, "commitlog_sync")
+    there = f"system_schema.tables WHERE keyspace_name = '{target.keyspace}'"
+    tables = await session.ask(
+        f"SELECT table_name, default_time_to_live, read_repair FROM {there}"  # noqa: S608 - a checked name
+    )
+    alarms = []
+    if any(row[0] != agreed for row in peers):
+        alarms.append(
+            "The members do not agree on the schema. Look at `nodetool describecluster`; routers "
+            "that start now may fail."
+        )
+    for name, expires, repair in tables:
+        if expires:
+            alarms.append(
+                f"Rows of table {name} expire after {expires} s, so what was acknowledged is "
+                f"lost. ALTER TABLE {name} WITH default_time_to_live = 0."
+            )
+        if name == "thread" and repair != "BLOCKING":
+            alarms.append(
+                "Table thread is read without repair, so what one read showed the next may not. "
+                "ALTER TABLE thread WITH read_repair = 'BLOCKING'."
+            )
+    return Facts(
+        url=target.url,
+        promise=_promise(copies.get(target.dc, 0), target.dc, log),
+        alarms=tuple(alarms),
+        details={
+            "version": version,
+            "replication": ", ".join(f"{dc}: {n}" for dc, n in sorted(copies.items())),
+            "consistency": "LOCAL_QUORUM, LOCAL_SERIAL",
+            "commitlog_sync": log,
+            "members": str(1 + len(peers)),
+            "format": str(schema.FORMAT),
+        },
+    )
+
+
+async def _setting(session: Session, name: str) -> str:
+    rows = await session.ask(f"SELECT value FROM system_views.settings WHERE name = '{name}'")  # noqa: S608 - our own word
+    return str(rows[0][0]) if rows else "unknown"
+
+
+def _promise(copies: int, dc: str, log: str) -> str:
+    quorum = copies // 2 + 1
+    synced = log in {"batch", "group"}
+    if copies == 1:
+        power = "and a loss of power" if synced else "and its machine staying up"
+        only = f"An acknowledged write is on 1 member of {dc}, and survives a crash of it"
+        return f"{only} {power}; it is lost with that member's disk."
+    disk = "and synced there" if synced else "and not synced yet"
+    return (
+        f"An acknowledged write is on {quorum} of the {copies} replicas in {dc}, {disk}; it "
+        f"survives the loss of any {quorum - 1}."
+    )

@@ -1,0 +1,200 @@
+"""Deletes and prunes: wanted, made known, decided, done, each step by whoever comes by.
+
+A removal stands in the thread's state as an intent. Phase 1: it is wanted, and has no effect. The
+fence of the group is raised, so that every put that begins from then on, and every put whose
+batch is not answered yet, sees it. Then it is decided, by a condition: a delete ends the
+generation; a prune looks at the thread again, and is dropped if an event came. Phase 2: rows go;
+then the operation is written down and the intent removed, together.
+
+Rule: whoever meets an intent, at a read or after a put, finishes it first. So nobody sees half of
+one, and a router that dies in the middle of one leaves nothing to clear up.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ormsgpack
+
+from checkpoint_router.backends.cassandra import index, values
+from checkpoint_router.backends.cassandra.fences import Fences
+from checkpoint_router.backends.cassandra.listings import Listings
+from checkpoint_router.backends.cassandra.place import State
+from checkpoint_router.backends.cassandra.session import Change, Session
+from checkpoint_router.backends.cassandra.statements import (
+    BLOB,
+    ENDED,
+    ERASED,
+    RECORD,
+    REMOVED,
+    ROW,
+    Name,
+)
+from checkpoint_router.core.errors import DataLoss
+from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.storage.port import Erase
+
+_ROWS: int = 200
+"""Removals in one request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """A removal that was begun."""
+
+    operation: bytes
+    gen: int
+    """The generation that was live when it was begun."""
+    next: int
+    """The one that lives after it: equal for a prune."""
+    events: tuple[bytes, ...] = ()
+    """Keys of what a prune takes."""
+    copies: tuple[tuple[bytes, int, int], ...] = ()
+    """(hash, size, writer) of the copies of values that it takes: none that comes later."""
+    stored: int = 0
+    """Events that whoever wants to prune has seen."""
+    nonce: bytes
+    """Tells it from every other that wants the same."""
+
+    def pack(self) -> bytes:
+        return ormsgpack.packb(
+            (self.operation, self.gen, self.next, self.events, self.copies, self.stored, self.nonce)
+        )
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "Intent":
+        operation, gen, next, events, copies, stored, nonce = ormsgpack.unpackb(packed)
+        return cls(
+            operation=operation,
+            gen=gen,
+            next=next,
+            events=tuple(events),
+            copies=tuple((hash, size, writer) for hash, size, writer in copies),
+            stored=stored,
+            nonce=nonce,
+        )
+
+
+class Removal:
+    """What takes things away."""
+
+    def __init__(self, session: Session, fences: Fences, listings: Listings) -> None:
+        self._session = session
+        self._fences = fences
+        self._listings = listings
+
+    async def done(self, thread: ThreadKey, operation: bytes) -> bool:
+        """Whether that operation was finished."""
+        of = (thread.tenant, thread.thread, operation)
+        return bool(operation and await self._session.read(Name.OPERATION, *of))
+
+    async def settled(self, thread: ThreadKey) -> State:
+        """The thread's state, without an intent: one that is there is finished first."""
+        while True:
+            state = await index.state_of(self._session, thread)
+            if state.intent is None:
+                return state
+            await self._step(thread, state, state.intent)
+
+    async def delete(self, thread: ThreadKey, gen: int | None, operation: bytes) -> int:
+        """See `Storage.delete`."""
+        while True:
+            state = await self.settled(thread)
+            if await self.done(thread, operation):
+                return state.live
+            ended = state.live if gen is None else gen
+            if ended < state.live:
+                if operation:
+                    of = (thread.tenant, thread.thread, operation)
+                    await self._session.condition((Name.OPERATION_SET, of))
+                return state.live
+            intent = Intent(
+                operation=operation, gen=state.live, next=ended + 1, nonce=secrets.token_bytes(8)
+            )
+            if await self._begin(thread, state, intent):
+                return (await self.settled(thread)).live
+
+    async def erase(self, erase: Erase) -> bool:
+        """See `Storage.erase`."""
+        thread = erase.thread
+        while True:
+            state = await self.settled(thread)
+            if await self.done(thread, erase.operation):
+                return True
+            if state.live != erase.gen or await self._stored(thread, state) > erase.stored:
+                return False
+            copies = await values.first_keys(self._session, thread, erase.gen, erase.blobs)
+            intent = Intent(
+                operation=erase.operation,
+                gen=erase.gen,
+                next=erase.gen,
+                events=tuple(values.key_of(e) for e in erase.events),
+                copies=tuple(copies),
+                stored=erase.stored,
+                nonce=secrets.token_bytes(8),
+            )
+            if await self._begin(thread, state, intent):
+                await self.settled(thread)
+                return await self.done(thread, erase.operation)
+
+    async def _stored(self, thread: ThreadKey, state: State) -> int:
+        found = await index.read(self._session, thread, state.live, {}, pruned=bool(state.erasures))
+        return len(found.rows)
+
+    async def _begin(self, thread: ThreadKey, state: State, intent: Intent) -> bool:
+        of = (thread.tenant, thread.thread)
+        values_ = (intent.pack(), *of, state.gen, state.erasures)
+        return await self._session.condition((Name.INTENT_BEGIN, values_))
+
+    async def _step(self, thread: ThreadKey, state: State, packed: bytes) -> None:
+        """Takes the intent one step on. A step that somebody else took is no failure."""
+        intent = Intent.unpack(packed)
+        of = (thread.tenant, thread.thread)
+        if state.phase == 2:
+            await self._take(thread, intent)
+            done: Sequence[Change] = ()
+            if intent.operation:
+                done = [(Name.OPERATION_DONE, (*of, intent.operation))]
+            finish = ((state.erasures or 0) + 1, *of, packed)
+            await self._session.condition((Name.INTENT_FINISH, finish), *done)
+            return
+        await self._fences.lift(thread)
+        if intent.next == intent.gen and await self._stored(thread, state) > intent.stored:
+            await self._session.condition((Name.INTENT_ABORT, (*of, packed)))
+            return
+        # Of a thread that was never deleted the generation stays unset: it is 1.
+        gen = state.gen if intent.next == intent.gen else intent.next
+        await self._session.condition((Name.INTENT_DECIDE, (gen, *of, packed)))
+
+    async def _take(self, thread: ThreadKey, intent: Intent) -> None:
+        """All that goes, in any number of tries: the rows that say what goes are the last."""
+        if intent.next != intent.gen:
+            try:
+                found = await index.read(self._session, thread, intent.gen, {}, pruned=False)
+                entries = [row.entry for row in found.rows]
+            except DataLoss:
+                entries = []  # A broken thread can be deleted; listings may name it for longer.
+            await self._listings.remove(thread, intent.gen, entries, thread_too=True)
+            of = (thread.tenant, thread.thread, intent.gen)
+            await self._session.write(Name.REMOVE_GENERATION, ENDED, *of)
+            return
+        found = await index.read(self._session, thread, intent.gen, {}, pruned=False)
+        doomed = set(intent.events)
+        going = [row.entry for row in found.rows if values.key_of(row.entry.id) in doomed]
+        left = any(
+            not row.entry.erased and values.key_of(row.entry.id) not in doomed for row in found.rows
+        )
+        await self._listings.remove(thread, intent.gen, going, thread_too=not left)
+        of = (thread.tenant, thread.thread, intent.gen)
+        rows: list[Change] = []
+        for entry in going:
+            key = values.key_of(entry.id)
+            rows.append((Name.PUT_MARK, (*of, ERASED, key, 0, ROW)))
+            rows.append((Name.REMOVE_KEY, (REMOVED, *of, RECORD, key)))
+        for hash, size, writer in intent.copies:
+            rows += [
+                (Name.REMOVE_PIECE, (REMOVED, *of, BLOB, hash, n, writer))
+                for n in range(1 + max(0, size - 1) // values.PIECE_BYTES)
+            ]
+        for at in range(0, len(rows), _ROWS):
+            await self._session.together(rows[at : at + _ROWS])

@@ -1,0 +1,214 @@
+"""The driver, as coroutines: connections, prepared statements, time-outs, and what errors mean.
+
+Owner of all waiting: this file. The driver tries once, within `REQUEST_SECONDS`, and never again
+by itself: whoever sends knows whether a repeat is safe. Every failure becomes `Unavailable`
+(nothing is known of the outcome) or `Refused` (Cassandra will say the same for ever).
+
+Rules: LOCAL_QUORUM for each read and write and LOCAL_SERIAL for each condition, so that a quorum
+of the router's own datacentre answers for all; only what `statements` has is sent.
+"""
+
+import asyncio
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from cassandra import (
+    AuthenticationFailed,
+    ConsistencyLevel,
+    DriverException,
+    InvalidRequest,
+    Unauthorized,
+)
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import (
+    EXEC_PROFILE_DEFAULT,
+    Cluster,
+    ExecutionProfile,
+    NoHostAvailable,
+    ResponseFuture,
+)
+from cassandra.cluster import Session as Driver
+from cassandra.policies import (
+    ConstantReconnectionPolicy,
+    DCAwareRoundRobinPolicy,
+    FallthroughRetryPolicy,
+    TokenAwarePolicy,
+)
+from cassandra.query import BatchStatement, BatchType, PreparedStatement, tuple_factory
+
+from checkpoint_router.backends.cassandra.statements import STATEMENTS, Name
+from checkpoint_router.backends.cassandra.target import Login, Target
+from checkpoint_router.core.errors import Refused, RouterError, Unavailable
+
+Row = tuple[Any, ...]
+Change = tuple[Name, Sequence[Any]]
+"""A statement that writes, with its values."""
+
+REQUEST_SECONDS: Final = 4.0
+"""For one request. Shorter: a pause of the server's garbage collector is a failure. Longer: a
+server that froze holds calls up."""
+
+CONNECT_SECONDS: Final = 10.0
+"""For a first answer of any host."""
+
+_RECONNECT_SECONDS: Final = 0.5
+
+
+class Session:
+    """From `open` to `close`. Its methods are called on the loop that opened it."""
+
+    def __init__(self, target: Target, login: Login) -> None:
+        self._target = target
+        self._loop = asyncio.get_running_loop()
+        quorum = ExecutionProfile(
+            load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(target.dc)),
+            retry_policy=FallthroughRetryPolicy(),
+            consistency_level=ConsistencyLevel.LOCAL_QUORUM,
+            serial_consistency_level=ConsistencyLevel.LOCAL_SERIAL,
+            request_timeout=REQUEST_SECONDS,
+            row_factory=tuple_factory,
+        )
+        self.cluster = Cluster(
+            target.hosts,
+            port=target.port,
+            auth_provider=PlainTextAuthProvider(login.username, login.password)
+            if login.username
+            else None,
+            ssl_context=login.tls,
+            execution_profiles={EXEC_PROFILE_DEFAULT: quorum},
+            reconnection_policy=ConstantReconnectionPolicy(_RECONNECT_SECONDS, None),
+            # The driver writes in pieces of 4 KB; without this each waits for the one before.
+            sockopts=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+            connect_timeout=CONNECT_SECONDS,
+            control_connection_timeout=CONNECT_SECONDS,
+            compression=False,
+        )
+        self._driver: Driver | None = None
+        self._prepared: dict[Name, PreparedStatement] = {}
+
+    async def open(self) -> None:
+        """Connects; nothing is prepared yet. Raises Unavailable or Refused."""
+        try:
+            self._driver = await asyncio.to_thread(self.cluster.connect)
+        except Exception as e:  # noqa: BLE001  (the driver raises many kinds; each is one of ours)
+            raise _said(e, "connecting") from None
+
+    async def prepare(self) -> None:
+        """Prepares every statement, on a keyspace that has the tables."""
+        await asyncio.to_thread(self._prepare)
+
+    def _prepare(self) -> None:
+        assert self._driver is not None
+        self._driver.set_keyspace(self._target.keyspace)
+        for name, statement in STATEMENTS.items():
+            prepared = self._driver.prepare(statement.text)
+            prepared.fetch_size = statement.page
+            self._prepared[name] = prepared
+
+    async def close(self) -> None:
+        """Ends the connections. Idempotent."""
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            await asyncio.to_thread(self.cluster.shutdown)
+
+    async def define(self, text: str) -> None:
+        """Sends a statement that makes a keyspace or a table; all members agree on it after."""
+        await asyncio.to_thread(self._define, text)
+
+    def _define(self, text: str) -> None:
+        try:
+            self._open_driver.execute(text, timeout=60.0)
+        except Exception as e:  # noqa: BLE001  (as above)
+            raise _said(e, "changing the schema") from None
+
+    async def ask(self, text: str) -> list[Row]:
+        """What one of the server's own tables says. No value of anybody's is part of `text`."""
+        return await self._rows(self._open_driver.execute_async(text))
+
+    async def read(self, name: Name, *values: Any) -> list[Row]:
+        """All rows of the answer, over all of its pages."""
+        return await self._rows(self._open_driver.execute_async(self._bound(name, values)))
+
+    async def write(self, name: Name, *values: Any) -> None:
+        """One statement; durable on a quorum on return."""
+        await self._rows(self._open_driver.execute_async(self._bound(name, values)))
+
+    async def together(self, changes: Iterable[Change]) -> None:
+        """Several statements on one partition, as one change."""
+        await self._rows(self._open_driver.execute_async(self._batch(changes)))
+
+    async def condition(self, *changes: Change) -> bool:
+        """Conditional statements on one partition: whether they were applied.
+
+        After Unavailable they may have been, or may still be: look again, then repeat.
+        """
+        (name, values), more = changes[0], changes[1:]
+        what = self._batch(changes) if more else self._bound(name, values)
+        rows = await self._rows(self._open_driver.execute_async(what))
+        return bool(rows[0][0])
+
+    @property
+    def _open_driver(self) -> Driver:
+        if self._driver is None:
+            raise Unavailable("the storage is closed. Nothing was written or read.")
+        return self._driver
+
+    def _bound(self, name: Name, values: Sequence[Any]) -> Any:
+        return self._prepared[name].bind(values)
+
+    def _batch(self, changes: Iterable[Change]) -> BatchStatement:
+        batch = BatchStatement(BatchType.UNLOGGED)
+        for name, values in changes:
+            batch.add(self._prepared[name], values)
+        return batch
+
+    async def _rows(self, response: ResponseFuture) -> list[Row]:
+        rows: list[Row] = []
+        arrived: asyncio.Future[list[Row]] = self._loop.create_future()
+
+        def answered(page: list[Row] | None) -> None:
+            self._loop.call_soon_threadsafe(lambda: _settle(arrived, page or [], None))
+
+        def failed(error: BaseException) -> None:
+            self._loop.call_soon_threadsafe(lambda: _settle(arrived, [], error))
+
+        response.add_callbacks(answered, failed)
+        while True:
+            try:
+                rows += await arrived
+            except Exception as e:  # noqa: BLE001  (as above)
+                raise _said(e, "a request") from None
+            if not response.has_more_pages:
+                return rows
+            arrived = self._loop.create_future()
+            response.start_fetching_next_page()
+
+
+def _settle(
+    arrived: asyncio.Future[list[Row]], rows: list[Row], error: BaseException | None
+) -> None:
+    if arrived.done():
+        return
+    if error is None:
+        arrived.set_result(rows)
+    else:
+        arrived.set_exception(error)
+
+
+def _said(error: BaseException, doing: str) -> RouterError:
+    """Our error for one of the driver's."""
+    causes: Mapping[Any, Any] = error.errors if isinstance(error, NoHostAvailable) else {}
+    for cause in (error, *(c for c in causes.values() if isinstance(c, BaseException))):
+        if isinstance(cause, AuthenticationFailed | Unauthorized | InvalidRequest):
+            return Refused(
+                f"Cassandra refused {doing}: {cause}. Nothing was changed. Look at the "
+                f"credentials, at what the role may do, and at the keyspace."
+            )
+    if isinstance(error, DriverException | NoHostAvailable | OSError):
+        return Unavailable(
+            f"Cassandra did not serve {doing} within its time: {type(error).__name__}: {error}. "
+            f"If it was a write, its outcome is unknown; the same call may be repeated. Look at "
+            f"the members of the datacentre and at the network."
+        )
+    raise error

@@ -1,0 +1,191 @@
+"""Every statement that is sent to Cassandra, and the one place that makes them.
+
+Rules, held by tests: a table lives either by statements with a timestamp of ours (`thread`,
+`listing`) or by conditional ones (`meta`, `fence`, `state`), never by both, for the two kinds of
+clock cannot be compared; nothing is sent that is not prepared from this file.
+
+What a timestamp decides is which of a row and its removal wins, and no clock may decide that: a
+row's removal is above the row, whenever and by whom either was sent. A generation has partitions
+of its own, so a removal of one cannot touch the next.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from string import Template
+from typing import Final
+
+ROW: Final = 1
+"""Timestamp of each row: it is only ever written with the same bytes."""
+
+REMOVED: Final = 2
+"""Timestamp of a row's removal. A late copy of the row stays hidden."""
+
+ENDED: Final = 1 << 60
+"""Timestamp of a generation's removal: above all that was ever written to it. The counts of
+actors, which grow, are written with their own value as a timestamp."""
+
+LOG, VOID, ERASED, RECORD, BLOB = range(5)
+"""Kinds of rows in a thread: a log row by actor and n; a mark that one of those does not count,
+in the same way; a mark by event that it was pruned; a record's pieces by event; a value's pieces
+by hash. The first three are the index, and are read in one slice."""
+
+TABLES: Final = (
+    """CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, value blob)""",
+    """CREATE TABLE IF NOT EXISTS fence (
+        grp int PRIMARY KEY, version bigint, recent frozen<list<blob>>)""",
+    """CREATE TABLE IF NOT EXISTS state (
+        tenant text, thread text, operation blob,
+        gen int static, erasures int static, intent blob static, phase int static,
+        PRIMARY KEY ((tenant, thread), operation))""",
+    """CREATE TABLE IF NOT EXISTS thread (
+        tenant text, thread text, gen int, kind tinyint, key blob, n bigint, a bigint,
+        counts map<bigint, bigint> static,
+        body blob, pos bigint, first bigint, news blob, tag text, size int,
+        PRIMARY KEY ((tenant, thread, gen), kind, key, n, a)) WITH read_repair = 'BLOCKING'""",
+    """CREATE TABLE IF NOT EXISTS listing (
+        tenant text, part text, k1 text, k2 text, k3 text,
+        PRIMARY KEY ((tenant, part), k1, k2, k3)) WITH gc_grace_seconds = 14400""",
+)
+"""thread: `first` is the first n of the batch that wrote the row, `news` the hashes of the values
+that came with it, `pos` grows along every chain of cause; n is a piece's number, a its writer.
+listing: can be made again from `thread`, so its removals need not be kept for long."""
+
+
+class Name(StrEnum):
+    """What a statement does."""
+
+    META = "meta"
+    META_SET = "meta set"
+    FENCE = "fence"
+    FENCE_RAISE = "fence raise"
+    STATE = "state"
+    OPERATION = "operation"
+    OPERATION_SET = "operation set"
+    INTENT_BEGIN = "intent begin"
+    INTENT_DECIDE = "intent decide"
+    INTENT_ABORT = "intent abort"
+    INTENT_FINISH = "intent finish"
+    OPERATION_DONE = "operation done"
+    COUNTS = "counts"
+    INDEX = "index"
+    LOG_AFTER = "log after"
+    PIECES = "pieces"
+    FIRST_PIECES = "first pieces"
+    FIRST_KEYS = "first keys"
+    PUT_COUNT = "put count"
+    PUT_LOG = "put log"
+    PUT_MARK = "put mark"
+    PUT_PIECE = "put piece"
+    REMOVE_KEY = "remove key"
+    REMOVE_PIECE = "remove piece"
+    REMOVE_GENERATION = "remove generation"
+    LIST_PUT = "list put"
+    LIST_REMOVE = "list remove"
+    LIST_REMOVE_ALL = "list remove all"
+    LIST_OF = "list of k1, k2"
+    LIST_AFTER = "list after k1"
+    LIST_AFTER_ROW = "list after k1, k2, k3"
+    LIST_BELOW = "list below k1, k2"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Its text, and how many rows a page of its answer has."""
+
+    text: str
+    page: int = 1000
+
+
+_PARTS: Final = {
+    "state": "WHERE tenant = ? AND thread = ?",
+    "generation": "WHERE tenant = ? AND thread = ? AND gen = ?",
+    "part": "WHERE tenant = ? AND part = ?",
+    "log": "SELECT kind, key, n, body, pos, first, news FROM thread",
+    "list": "SELECT k1, k2, k3 FROM listing WHERE tenant = ? AND part = ?",
+    "down": "ORDER BY k1 DESC, k2 DESC, k3 DESC",
+    "piece": "tenant, thread, gen, kind, key, n, a",
+    "index": str(ERASED),
+    "LOG": str(LOG),
+}
+
+_TEXTS: Final = {
+    Name.META: Statement("SELECT value FROM meta WHERE key = ?"),
+    Name.META_SET: Statement("INSERT INTO meta (key, value) VALUES (?, ?) IF NOT EXISTS"),
+    Name.FENCE: Statement("SELECT version, recent FROM fence WHERE grp = ?"),
+    Name.FENCE_RAISE: Statement(
+        "UPDATE fence SET version = ?, recent = ? WHERE grp = ? IF version = ?"
+    ),
+    Name.STATE: Statement("SELECT gen, erasures, intent, phase FROM state $state LIMIT 1"),
+    Name.OPERATION: Statement("SELECT operation FROM state $state AND operation = ?"),
+    Name.OPERATION_SET: Statement(
+        "INSERT INTO state (tenant, thread, operation) VALUES (?, ?, ?) IF NOT EXISTS"
+    ),
+    Name.INTENT_BEGIN: Statement(
+        "UPDATE state SET intent = ?, phase = 1 $state"
+        " IF intent = null AND gen = ? AND erasures = ?"
+    ),
+    Name.INTENT_DECIDE: Statement(
+        "UPDATE state SET phase = 2, gen = ? $state IF intent = ? AND phase = 1"
+    ),
+    Name.INTENT_ABORT: Statement(
+        "UPDATE state SET phase = null, intent = null $state IF intent = ? AND phase = 1"
+    ),
+    Name.INTENT_FINISH: Statement(
+        "UPDATE state SET phase = null, intent = null, erasures = ? $state"
+        " IF intent = ? AND phase = 2"
+    ),
+    Name.OPERATION_DONE: Statement(
+        "INSERT INTO state (tenant, thread, operation) VALUES (?, ?, ?)"
+    ),
+    Name.COUNTS: Statement("SELECT DISTINCT tenant, thread, gen, counts FROM thread $generation"),
+    Name.INDEX: Statement("$log $generation AND kind <= $index"),
+    Name.LOG_AFTER: Statement("$log $generation AND kind = ? AND key = ? AND n > ?"),
+    Name.PIECES: Statement(
+        "SELECT n, body FROM thread $generation AND kind = ? AND key = ?", page=8
+    ),
+    Name.FIRST_PIECES: Statement(
+        "SELECT key, size, tag, body FROM thread $generation AND kind = ? AND key IN ? AND n = 0",
+        page=16,
+    ),
+    Name.FIRST_KEYS: Statement(
+        "SELECT key, size, a FROM thread $generation AND kind = ? AND key IN ? AND n = 0"
+    ),
+    Name.PUT_COUNT: Statement("UPDATE thread USING TIMESTAMP ? SET counts[?] = ? $generation"),
+    Name.PUT_LOG: Statement(
+        "INSERT INTO thread ($piece, body, pos, first, news)"
+        " VALUES (?, ?, ?, $LOG, ?, ?, 0, ?, ?, ?, ?) USING TIMESTAMP ?"
+    ),
+    Name.PUT_MARK: Statement(
+        "INSERT INTO thread ($piece) VALUES (?, ?, ?, ?, ?, ?, 0) USING TIMESTAMP ?"
+    ),
+    Name.PUT_PIECE: Statement(
+        "INSERT INTO thread ($piece, size, tag, body)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+    ),
+    Name.REMOVE_KEY: Statement(
+        "DELETE FROM thread USING TIMESTAMP ? $generation AND kind = ? AND key = ?"
+    ),
+    Name.REMOVE_PIECE: Statement(
+        "DELETE FROM thread USING TIMESTAMP ? $generation"
+        " AND kind = ? AND key = ? AND n = ? AND a = ?"
+    ),
+    Name.REMOVE_GENERATION: Statement("DELETE FROM thread USING TIMESTAMP ? $generation"),
+    Name.LIST_PUT: Statement(
+        "INSERT INTO listing (tenant, part, k1, k2, k3) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?"
+    ),
+    Name.LIST_REMOVE: Statement(
+        "DELETE FROM listing USING TIMESTAMP ? $part AND k1 = ? AND k2 = ? AND k3 = ?"
+    ),
+    Name.LIST_REMOVE_ALL: Statement(
+        "DELETE FROM listing USING TIMESTAMP ? $part AND k1 = ? AND k2 = ?"
+    ),
+    Name.LIST_OF: Statement("$list AND k1 = ? AND k2 = ?"),
+    Name.LIST_AFTER: Statement("$list AND k1 > ? LIMIT ?"),
+    Name.LIST_AFTER_ROW: Statement("$list AND (k1, k2, k3) > (?, ?, ?) LIMIT ?"),
+    Name.LIST_BELOW: Statement("$list AND (k1, k2) < (?, ?) $down LIMIT ?"),
+}
+
+STATEMENTS: Final = {
+    name: Statement(Template(one.text).substitute(_PARTS), one.page) for name, one in _TEXTS.items()
+}
+"""All of them."""

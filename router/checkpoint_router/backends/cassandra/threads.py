@@ -1,0 +1,151 @@
+"""Looking at threads: what is stored now, and what of it this process remembers.
+
+Owner: the loop. Rules: a look brings all that was acknowledged before it began; a second one
+costs two small reads at once, whatever the thread's length, and brings only what is new; what is
+remembered is dropped for threads that nobody uses when it gets too much.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from checkpoint_router.backends.cassandra import index
+from checkpoint_router.backends.cassandra.fences import Fences
+from checkpoint_router.backends.cassandra.place import Place, State
+from checkpoint_router.backends.cassandra.removal import Removal
+from checkpoint_router.backends.cassandra.session import Session
+from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.storage.port import Known, ThreadImage
+
+EVENTS_MAX: Final = 200_000
+"""Events that are remembered by id and digest (about 300 B each)."""
+
+
+class Threads:
+    """All places."""
+
+    def __init__(self, session: Session, fences: Fences, removal: Removal) -> None:
+        self._session = session
+        self._fences = fences
+        self._removal = removal
+        self._places: OrderedDict[ThreadKey, Place] = OrderedDict()
+
+    @contextmanager
+    def use(self, thread: ThreadKey) -> Iterator[Place]:
+        """The thread's place, kept while in use. What it knows may be old."""
+        place = self._places.setdefault(thread, Place(thread))
+        self._places.move_to_end(thread)
+        place.users += 1
+        try:
+            yield place
+        finally:
+            place.users -= 1
+            self._make_room()
+
+    def _make_room(self) -> None:
+        # One use makes room for what one use can bring, from the oldest on.
+        events = sum(1 + len(p.digests) for p in self._places.values()) if self._full() else 0
+        for thread, place in list(self._places.items()) if events > EVENTS_MAX else ():
+            if events <= EVENTS_MAX:
+                return
+            if not place.users:
+                events -= 1 + len(place.digests)
+                del self._places[thread]
+
+    def _full(self) -> bool:
+        return len(self._places) % 64 == 0
+
+    async def look(self, place: Place, known: Known | None) -> ThreadImage:
+        """See `Storage.image`. The place knows all of it afterwards."""
+        while True:
+            version = self._fences.seen(place.thread)
+            if known is not None:
+                partial = await self._news(place, known, version)
+                if partial is not None:
+                    return partial
+                known = None
+            full = await self._all(place, version)
+            if full is not None:
+                return full
+
+    async def load(self, place: Place) -> None:
+        """Makes the place know what a put has to know."""
+        if not place.loaded:
+            await self.look(place, None)
+
+    async def refresh(self, place: Place) -> None:
+        """Makes the place know what was acknowledged by now."""
+        known = Known(place.state.live, place.state.erasures or 0, dict(place.counts))
+        await self.look(place, known if place.loaded else None)
+
+    async def _news(self, place: Place, known: Known, version: int | None) -> ThreadImage | None:
+        """None: the thread is another than `known` says, or is just becoming another."""
+        thread = place.thread
+        state, counts = await asyncio.gather(
+            self._removal.settled(thread), index.counts_of(self._session, thread, known.gen)
+        )
+        if (known.gen, known.erasures) != (state.live, state.erasures or 0):
+            return None
+        if any(n > counts.get(actor, 0) for actor, n in known.counts.items()):
+            return None
+        newer = [actor for actor, n in counts.items() if n > known.counts.get(actor, 0)]
+        if not newer:
+            return _image(state, index.Index(rows=(), counts=known.counts), partial=True)
+        found = await index.read_after(
+            self._session,
+            thread,
+            known.gen,
+            self._own(place, state),
+            known.counts,
+            newer,
+            pruned=bool(state.erasures),
+        )
+        if await index.state_of(self._session, thread) != state:
+            return None
+        return self._taken(place, state, version, found, partial=True)
+
+    async def _all(self, place: Place, version: int | None) -> ThreadImage | None:
+        """None: its generation is another than was thought, or it is just being removed from."""
+        before = place.state
+        found = await index.read(
+            self._session,
+            place.thread,
+            before.live,
+            self._own(place, before),
+            pruned=bool(before.erasures),
+        )
+        state = await self._removal.settled(place.thread)
+        if state != before:
+            place.begin(state)
+            return None
+        return self._taken(place, state, version, found, partial=False)
+
+    def _taken(
+        self,
+        place: Place,
+        state: State,
+        version: int | None,
+        found: index.Index,
+        *,
+        partial: bool,
+    ) -> ThreadImage:
+        if state == place.state:
+            place.know(found.rows)
+            if not partial and not place.loaded:
+                place.loaded, place.version = True, version
+        return _image(state, found, partial=partial)
+
+    def _own(self, place: Place, state: State) -> Mapping[int, int]:
+        return place.acknowledged if state == place.state else {}
+
+
+def _image(state: State, found: index.Index, *, partial: bool) -> ThreadImage:
+    return ThreadImage(
+        gen=state.live,
+        entries=tuple(row.entry for row in found.rows),
+        erasures=state.erasures or 0,
+        counts=found.counts,
+        partial=partial,
+    )

@@ -1,0 +1,299 @@
+"""Puts: one batch in one partition, its listings beside it, then a look at the fence.
+
+Owner of the dot counters, which are the truth and no copy: this file, on the loop. Rules: of each
+thread one batch is under way, and the puts that come meanwhile share the next one; a batch whose
+outcome is unknown is sent again, with the same bytes, until it is known, and nothing later of the
+thread is written before; a put is acknowledged after its batch was answered and a fence that was
+read later shows that nobody deleted or pruned the thread.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from checkpoint_router.backends.cassandra import values
+from checkpoint_router.backends.cassandra.fences import Fences
+from checkpoint_router.backends.cassandra.gather import Gather
+from checkpoint_router.backends.cassandra.index import actor_key
+from checkpoint_router.backends.cassandra.listings import Listings
+from checkpoint_router.backends.cassandra.place import Logged, Place
+from checkpoint_router.backends.cassandra.removal import Removal
+from checkpoint_router.backends.cassandra.session import Change, Session
+from checkpoint_router.backends.cassandra.statements import BLOB, RECORD, ROW, VOID, Name
+from checkpoint_router.backends.cassandra.threads import Threads
+from checkpoint_router.core import limits
+from checkpoint_router.core.answers import NewBlob
+from checkpoint_router.core.errors import Overloaded, Unavailable
+from checkpoint_router.core.ids import Dot, ThreadKey
+from checkpoint_router.core.records import pack_entry
+from checkpoint_router.storage.codec import seal_envelope
+from checkpoint_router.storage.port import (
+    Append,
+    Appended,
+    Duplicate,
+    MissingBlobs,
+    MissingEvents,
+    OtherGeneration,
+    Stored,
+)
+
+T = TypeVar("T")
+
+AHEAD_BYTES: Final = 64 * limits.KIB
+"""A record or value above this is written before the batch, in requests of its own. Larger: a
+batch may be more than a member takes at once. Smaller: more requests for a put."""
+
+WAITING_MAX: Final = 512
+"""Puts of one thread that wait. Beyond it they are refused: an engine that is away must not fill
+the router's memory."""
+
+_AGAIN_SECONDS: Final = 0.25
+"""Between two tries of a batch whose outcome is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A put that is written, with its place in the log."""
+
+    append: Append
+    row: Logged
+
+
+class Writing:
+    """Puts of all threads."""
+
+    def __init__(
+        self,
+        session: Session,
+        fences: Fences,
+        listings: Listings,
+        removal: Removal,
+        threads: Threads,
+    ) -> None:
+        self._session = session
+        self._fences = fences
+        self._listings = listings
+        self._removal = removal
+        self._threads = threads
+        self.actor = 0
+        self._counters: dict[tuple[ThreadKey, int], int] = {}
+        """The last n of the live actor in each thread and generation."""
+        self._rounds: dict[ThreadKey, Gather[Append, Appended]] = {}
+        self._drawing = asyncio.Lock()
+        self._closing = False
+
+    async def open(self) -> None:
+        """Draws an actor, durably."""
+        actor = secrets.randbits(63)
+        if not await self._session.condition((Name.META_SET, (f"actor {actor:016x}", b"1"))):
+            raise Unavailable("an actor was drawn that another router has. Start again.")
+        self.actor = actor
+        self._counters.clear()
+
+    async def close(self) -> None:
+        """Ends what is under way, as far as the engine answers."""
+        self._closing = True
+        await asyncio.gather(*(r.end() for r in list(self._rounds.values())))
+
+    async def append(self, append: Append) -> Appended:
+        """See `Storage.append`."""
+        with self._threads.use(append.thread) as place:
+            id = append.entry.id
+            before = place.under_way.get(id)
+            if before is not None:
+                answer = await asyncio.shield(before)
+                if isinstance(answer, Stored):
+                    return Duplicate(place.digests.get(id, append.entry.digest))
+                return await self.append(append)
+            if len(place.under_way) >= WAITING_MAX:
+                raise Overloaded(
+                    f"{WAITING_MAX} puts of thread {append.thread.thread!r} wait for Cassandra. "
+                    f"Nothing was written. Try again when it answers."
+                )
+            mine = self._round_of(place).ask(append)
+            place.under_way[id] = mine
+            place.users += 1
+            mine.add_done_callback(lambda _: self._answered(place, append))
+            return await asyncio.shield(mine)
+
+    def _round_of(self, place: Place) -> Gather[Append, Appended]:
+        if place.thread not in self._rounds:
+            self._rounds[place.thread] = Gather(
+                lambda appends: self._write(place, appends),
+                most=limits.GROUP_PUTS_MAX,
+                size=lambda a: len(a.packed) + sum(len(b.value.data) for b in a.blobs),
+                size_max=limits.GROUP_BYTES_MAX,
+            )
+        return self._rounds[place.thread]
+
+    def _answered(self, place: Place, append: Append) -> None:
+        place.users -= 1
+        del place.under_way[append.entry.id]
+        if not place.under_way:
+            del self._rounds[place.thread]
+
+    async def put_blobs(self, thread: ThreadKey, gen: int, blobs: Sequence[NewBlob]) -> bool:
+        """See `Storage.put_blobs`."""
+        with self._threads.use(thread) as place:
+            await self._threads.load(place)
+            if place.state.live != gen:
+                await self._threads.refresh(place)
+            if place.state.live != gen:
+                return False
+            writer = secrets.randbits(63)
+            for blob in blobs:
+                await values.write(self._session, _value(thread, gen, blob, writer))
+            if await self._is_as_before(place):
+                place.values.update(b.hash for b in blobs)
+            return place.state.live == gen
+
+    # A round ---------------------------------------------------------------------------------
+
+    async def _write(self, place: Place, appends: Sequence[Append]) -> list[Appended]:
+        await self._threads.load(place)
+        answers = await self._refusals(place, appends)
+        chosen = await self._chosen(place, [a for a in appends if a.entry.id not in answers])
+        gen = place.state.live
+        if chosen:
+            await self._send(place, gen, chosen)
+        others = list(answers)
+        if await self._until_known(lambda: self._is_as_before(place)):
+            for one in chosen:
+                answers[one.append.entry.id] = Stored(one.row.dot)
+        else:
+            for one, answer in zip(chosen, await self._after_all(place, gen, chosen), strict=True):
+                answers[one.append.entry.id] = answer
+            # What was known of the others was known before.
+            again = [a for a in appends if a.entry.id in others]
+            written = await self._write(place, again) if again else []
+            answers.update((a.entry.id, w) for a, w in zip(again, written, strict=True))
+        return [answers[a.entry.id] for a in appends]
+
+    async def _refusals(self, place: Place, appends: Sequence[Append]) -> dict[object, Appended]:
+        """Answers for those that are not to be written."""
+        if any(a.gen != place.state.live or not place.has(a) for a in appends):
+            await self._threads.refresh(place)
+            await self._threads.load(place)
+        sent = {a.entry.id: {b.hash for b in a.blobs} for a in appends}
+        wanted = {h for a in appends for h in a.names if h not in sent[a.entry.id]} - place.values
+        absent: set[bytes] = set()
+        if wanted:
+            of = (self._session, place.thread, place.state.live)
+            absent = set(await values.missing(*of, sorted(wanted)))
+            place.values |= wanted - absent
+        answers: dict[object, Appended] = {}
+        for a in appends:
+            lacks = tuple(h for h in a.names if h in absent and h not in sent[a.entry.id])
+            if a.gen != place.state.live:
+                answers[a.entry.id] = OtherGeneration(place.state.live)
+            elif a.entry.id in place.digests:
+                answers[a.entry.id] = Duplicate(place.digests[a.entry.id])
+            elif not place.has(a):
+                answers[a.entry.id] = MissingEvents()
+            elif lacks:
+                answers[a.entry.id] = MissingBlobs(lacks)
+        return answers
+
+    async def _chosen(self, place: Place, appends: Sequence[Append]) -> list[Chosen]:
+        counter = (place.thread, place.state.live)
+        async with self._drawing:
+            if counter not in self._counters and len(self._counters) >= limits.COUNTERS_MAX:
+                await self.open()
+            first = self._counters.get(counter, 0) + 1
+            # Claimed at once: the actor must not be closed under it.
+            self._counters[counter] = first - 1
+        return [
+            Chosen(
+                append,
+                Logged(
+                    dot=Dot(self.actor, n),
+                    pos=place.pos + 1 + n - first,
+                    first=first,
+                    entry=append.entry,
+                    news=tuple(b.hash for b in append.blobs),
+                ),
+            )
+            for n, append in enumerate(appends, first)
+        ]
+
+    async def _send(self, place: Place, gen: int, chosen: Sequence[Chosen]) -> None:
+        """Writes them, for good or not at all."""
+        thread, actor, last = place.thread, chosen[-1].row.dot.actor, chosen[-1].row.dot.n
+        of = (thread.tenant, thread.thread, gen)
+        batch: list[Change] = [(Name.PUT_COUNT, (last, actor, last, *of))]
+        for one in chosen:
+            append, row = one.append, one.row
+            record = seal_envelope(append.packed)
+            key = values.key_of(append.entry.id)
+            parts = [values.pieces(thread, gen, RECORD, key, actor, "", record)]
+            parts += [_value(thread, gen, blob, secrets.randbits(63)) for blob in append.blobs]
+            sizes = [len(record), *(len(b.value.data) for b in append.blobs)]
+            for rows, size in zip(parts, sizes, strict=True):
+                if size > AHEAD_BYTES:
+                    await values.write(self._session, rows)
+                else:
+                    batch += rows
+            entry = seal_envelope(pack_entry(append.entry))
+            log = (*of, actor_key(actor), row.dot.n, entry, row.pos, row.first)
+            batch.append((Name.PUT_LOG, (*log, b"".join(row.news), ROW)))
+        entries = [one.append.entry for one in chosen]
+        await asyncio.gather(
+            self._until_known(lambda: self._session.together(batch)),
+            self._until_known(lambda: self._listings.write(place, entries, secrets.randbits(63))),
+        )
+        self._counters[thread, gen] = last
+        if place.state.live == gen:
+            place.acknowledged[actor] = last
+            place.know(one.row for one in chosen)
+
+    async def _until_known(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What it returns, after as many tries as it takes: each has the effect of one."""
+        while True:
+            try:
+                return await work()
+            except Unavailable:
+                if self._closing:
+                    raise
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _is_as_before(self, place: Place) -> bool:
+        """Whether nobody deleted or pruned the thread since its place was loaded, as of after
+        this was called. If somebody did, the place is empty afterwards."""
+        version = await self._fences.read(place.thread)
+        if place.loaded and not self._fences.concerns(place.thread, place.version):
+            place.version = version
+            return True
+        state = await self._removal.settled(place.thread)
+        if place.loaded and state == place.state:
+            place.version = version
+            return True
+        place.begin(state)
+        return False
+
+    async def _after_all(self, place: Place, gen: int, chosen: Sequence[Chosen]) -> list[Appended]:
+        """What became of puts that were written while the thread was deleted or pruned."""
+        if place.state.live != gen:
+            return [OtherGeneration(place.state.live)] * len(chosen)
+        of = (self._session, place.thread, gen)
+        names = sorted({h for one in chosen for h in one.append.names})
+        absent = set(await self._until_known(lambda: values.missing(*of, names)))
+        entries = [one.append.entry for one in chosen]
+        # Its row in the list of threads may have gone with the events before it.
+        await self._until_known(lambda: self._listings.write(place, entries, secrets.randbits(63)))
+        answers: list[Appended] = []
+        for one in chosen:
+            lacks = tuple(h for h in one.append.names if h in absent)
+            if lacks:
+                # It stands in the log, but counts for nothing; a repeat is written anew.
+                dot = one.row.dot
+                mark = (place.thread.tenant, place.thread.thread, gen, VOID)
+                values_ = (*mark, actor_key(dot.actor), dot.n, ROW)
+                await self._until_known(lambda v=values_: self._session.write(Name.PUT_MARK, *v))  # type: ignore[misc]  # v is bound now
+            answers.append(MissingBlobs(lacks) if lacks else Stored(one.row.dot))
+        return answers
+
+
+def _value(thread: ThreadKey, gen: int, blob: NewBlob, writer: int) -> list[Change]:
+    return values.pieces(thread, gen, BLOB, blob.hash, writer, blob.value.tag, blob.value.data)
