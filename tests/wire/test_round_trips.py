@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpoint_router.core.answers import ListQuery, PruneStrategy, Removed
+from checkpoint_router.core.answers import ListQuery, PruneStrategy, Removed, WriteSummary
+from checkpoint_router.core.conflicts import Task
 from checkpoint_router.core.errors import InvalidArgument
 from checkpoint_router.core.ids import EventId, SegmentId
 from checkpoint_router.core.records import (
@@ -172,26 +173,70 @@ def test_what_was_removed_comes_back_as_it_was(removed: Removed) -> None:
 
 
 @given(some.router_facts)
-def test_facts_come_back_as_they_were(facts: Any) -> None:
-    arrived = over(admin.GetRouterResponse(), wire_admin.fill_facts, facts)
-    assert wire_admin.facts_of(arrived) == facts
+def test_facts_are_told_in_full(facts: Any) -> None:
+    told = over(admin.GetRouterResponse(), wire_admin.fill_facts, facts)
+    assert (told.version, told.actor, told.storage) == (facts.version, facts.actor, facts.storage)
+    assert (told.protocol, told.table_epoch) == (wire_admin.PROTOCOL, facts.epoch)
+    assert (tuple(told.promises), tuple(told.alarms)) == (facts.promises, facts.alarms)
+    assert tuple(sorted(told.facts.items())) == facts.facts
 
 
 @given(st.lists(some.thread_summaries, max_size=3).map(tuple), some.payloads)
-def test_a_page_of_threads_comes_back_as_it_was(threads: Any, cursor: bytes) -> None:
-    arrived = over(admin.ListThreadsResponse(), wire_admin.fill_threads, threads, cursor)
-    assert wire_admin.threads_of(arrived, "acme") == (threads, cursor)
+def test_a_page_of_threads_is_told_in_full(threads: Any, cursor: bytes) -> None:
+    told = over(admin.ListThreadsResponse(), wire_admin.fill_threads, threads, cursor)
+    assert told.next_cursor == cursor
+    for m, thread in zip(told.threads, threads, strict=True):
+        assert (m.thread_id, m.generation) == (thread.thread.thread, thread.gen)
+        assert (m.checkpoints, m.events) == (thread.checkpoints, thread.events)
+        assert (m.open_conflicts, m.head) == (thread.open_conflicts, thread.head or "")
+        assert m.updated_unix_ms == thread.updated_unix_ms
+
+
+def told_writes(messages: Any) -> tuple[WriteSummary, ...]:
+    return tuple(
+        WriteSummary(
+            task_id=m.task_id, task_path=m.task_path, channel=m.channel, size_bytes=m.bytes
+        )
+        for m in messages
+    )
 
 
 @given(some.trees)
-def test_a_tree_comes_back_as_it_was(tree: Any) -> None:
-    assert wire_admin.tree_of(over(admin.GetThreadResponse(), wire_admin.fill_tree, tree)) == tree
+def test_a_tree_is_told_in_full(tree: Any) -> None:
+    told = over(admin.GetThreadResponse(), wire_admin.fill_tree, tree)
+    assert (answers.clock_of(told.clock), told.open_conflicts) == (tree.clock, tree.open_conflicts)
+    assert told_writes(told.orphans) == tree.orphans
+    for m, node in zip(told.nodes, tree.nodes, strict=True):
+        assert (m.checkpoint_ns, m.checkpoint_id) == (node.ns, node.checkpoint_id)
+        assert (m.parent_id if m.HasField("parent_id") else None) == node.parent_id
+        assert events.metadata_of(m.metadata) == node.metadata
+        assert (m.record_bytes, m.value_bytes) == (node.record_bytes, node.value_bytes)
+        assert (m.new_bytes, m.hlc, m.segment) == (node.new_bytes, node.hlc, node.segment)
+        assert told_writes(m.writes) == node.writes
+        assert (m.head, m.on_winner, m.loser) == (node.head, node.on_winner, node.loser)
 
 
 @given(some.thread_conflicts)
-def test_conflicts_come_back_as_they_were(conflicts: Any) -> None:
-    arrived = over(admin.ListConflictsResponse(), wire_admin.fill_thread_conflicts, conflicts)
-    assert wire_admin.thread_conflicts_of(arrived) == conflicts
+def test_conflicts_are_told_in_full(conflicts: Any) -> None:
+    told = over(admin.ListConflictsResponse(), wire_admin.fill_thread_conflicts, conflicts)
+    assert answers.clock_of(told.clock) == conflicts.clock
+    for m, record in zip(told.conflicts, conflicts.conflicts, strict=True):
+        assert (m.id, m.open, set(m.kinds)) == (record.id, record.open, record.kinds)
+        for side, wanted in zip(m.sides, record.sides, strict=True):
+            assert (side.segment, side.hlc, side.wins) == (wanted.segment, wanted.hlc, wanted.wins)
+            first = EventId(SegmentId(side.first_event.segment), side.first_event.index)
+            assert first == wanted.first
+            names = tuple((c.checkpoint_ns, c.checkpoint_id) for c in side.checkpoints)
+            assert names == wanted.checkpoints
+        assert [
+            Task(
+                ns=t.checkpoint_ns,
+                checkpoint_id=t.checkpoint_id,
+                task_id=t.task_id,
+                task_path=t.task_path,
+            )
+            for t in m.tasks
+        ] == list(record.tasks)
 
 
 def _event(*, channel: str = "c", version: Any = "1", key: str = "source") -> Event:

@@ -1,6 +1,9 @@
-"""What operators see: routers, threads, trees, conflicts."""
+"""What operators see: routers, threads, trees, conflicts.
 
-from collections.abc import Iterable, Sequence
+Answers are only written here: who asks reads the messages themselves.
+"""
+
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from checkpoint_router.core import limits
@@ -12,32 +15,18 @@ from checkpoint_router.core.answers import (
     Tree,
     WriteSummary,
 )
-from checkpoint_router.core.conflicts import Conflict, ConflictKind, Side, Task
-from checkpoint_router.core.errors import InvalidArgument
-from checkpoint_router.core.ids import ThreadKey, checked_segment, checked_tenant
+from checkpoint_router.core.conflicts import Side
+from checkpoint_router.core.ids import ThreadKey, checked_tenant
 from checkpoint_router.v1 import admin_service_pb2 as admin
-from checkpoint_router.wire.answers import clock_of, fill_clock
-from checkpoint_router.wire.checks import checked_event_id, checked_name, checked_size, invalid
-from checkpoint_router.wire.events import fill_event_id, fill_metadata, metadata_of
+from checkpoint_router.wire.answers import fill_clock
+from checkpoint_router.wire.checks import checked_name, checked_size
+from checkpoint_router.wire.events import fill_event_id, fill_metadata
 
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as Repeated
 
 PROTOCOL: Final = 1
 """Version of the wire protocol that this code speaks."""
-
-
-def facts_of(message: admin.GetRouterResponse) -> RouterFacts:
-    """What a router is and what its storage promises."""
-    return RouterFacts(
-        version=message.version,
-        actor=message.actor,
-        storage=message.storage,
-        promises=tuple(message.promises),
-        alarms=tuple(message.alarms),
-        epoch=message.table_epoch,
-        facts=tuple(sorted(message.facts.items())),
-    )
 
 
 def fill_facts(message: admin.GetRouterResponse, facts: RouterFacts) -> None:
@@ -58,25 +47,6 @@ def list_threads_of(message: admin.ListThreadsRequest) -> tuple[str, int, bytes]
     checked_size("cursor", len(message.cursor), limits.CURSOR_BYTES_MAX)
     limit = min(message.limit or limits.PAGE_TUPLES_MAX, limits.PAGE_TUPLES_MAX)
     return checked_tenant(message.tenant), limit, message.cursor
-
-
-def threads_of(
-    message: admin.ListThreadsResponse, tenant: str
-) -> tuple[tuple[ThreadSummary, ...], bytes]:
-    """A page of the threads of `tenant`, and the cursor of the next (empty: that was all)."""
-    threads = tuple(
-        ThreadSummary(
-            thread=ThreadKey(tenant, checked_name("threads.thread_id", m.thread_id)),
-            gen=m.generation,
-            checkpoints=m.checkpoints,
-            events=m.events,
-            open_conflicts=m.open_conflicts,
-            head=m.head or None,
-            updated_unix_ms=m.updated_unix_ms,
-        )
-        for m in message.threads
-    )
-    return threads, message.next_cursor
 
 
 def fill_threads(
@@ -101,13 +71,6 @@ def admin_thread_of(message: admin.ListConflictsRequest | admin.GetThreadRequest
     return ThreadKey(checked_tenant(message.tenant), checked_name("thread_id", message.thread_id))
 
 
-def thread_conflicts_of(message: admin.ListConflictsResponse) -> ThreadConflicts:
-    """A thread's conflict records."""
-    return ThreadConflicts(
-        conflicts=tuple(_conflict_of(m) for m in message.conflicts), clock=clock_of(message.clock)
-    )
-
-
 def fill_thread_conflicts(message: admin.ListConflictsResponse, value: ThreadConflicts) -> None:
     """Writes `value` into `message`."""
     fill_clock(message.clock, value.clock)
@@ -125,16 +88,6 @@ def fill_thread_conflicts(message: admin.ListConflictsResponse, value: ThreadCon
             )
 
 
-def tree_of(message: admin.GetThreadResponse) -> Tree:
-    """A thread as it can be drawn."""
-    return Tree(
-        nodes=tuple(_node_of(m) for m in message.nodes),
-        orphans=_writes_of(message.orphans),
-        clock=clock_of(message.clock),
-        open_conflicts=message.open_conflicts,
-    )
-
-
 def fill_tree(message: admin.GetThreadResponse, tree: Tree) -> None:
     """Writes `tree` into `message`."""
     for node in tree.nodes:
@@ -144,44 +97,6 @@ def fill_tree(message: admin.GetThreadResponse, tree: Tree) -> None:
     message.open_conflicts = tree.open_conflicts
 
 
-def _conflict_of(message: admin.ConflictRecord) -> Conflict:
-    if len(message.sides) != 2:
-        raise invalid("conflicts.sides", f"are {len(message.sides)}; a conflict has two.")
-    one, two = message.sides
-    try:
-        kinds = frozenset(ConflictKind(kind) for kind in message.kinds)
-    except ValueError as e:
-        raise InvalidArgument(
-            f"the router names a kind of conflict that is unknown here: {e}. Upgrade this side.",
-            field="conflicts.kinds",
-        ) from None
-    return Conflict(
-        id=message.id,
-        kinds=kinds,
-        open=message.open,
-        sides=(_side_of(one), _side_of(two)),
-        tasks=tuple(
-            Task(
-                ns=m.checkpoint_ns,
-                checkpoint_id=m.checkpoint_id,
-                task_id=m.task_id,
-                task_path=m.task_path,
-            )
-            for m in message.tasks
-        ),
-    )
-
-
-def _side_of(message: admin.ConflictSide) -> Side:
-    return Side(
-        segment=checked_segment(message.segment),
-        first=checked_event_id(message.first_event, "sides.first_event"),
-        checkpoints=tuple((m.checkpoint_ns, m.checkpoint_id) for m in message.checkpoints),
-        hlc=message.hlc,
-        wins=message.wins,
-    )
-
-
 def _fill_side(message: admin.ConflictSide, side: Side) -> None:
     message.segment = side.segment
     fill_event_id(message.first_event, side.first)
@@ -189,24 +104,6 @@ def _fill_side(message: admin.ConflictSide, side: Side) -> None:
         message.checkpoints.add(checkpoint_ns=ns, checkpoint_id=checkpoint_id)
     message.hlc = side.hlc
     message.wins = side.wins
-
-
-def _node_of(message: admin.ThreadNode) -> Node:
-    return Node(
-        ns=message.checkpoint_ns,
-        checkpoint_id=message.checkpoint_id,
-        parent_id=message.parent_id if message.HasField("parent_id") else None,
-        metadata=metadata_of(message.metadata),
-        record_bytes=message.record_bytes,
-        value_bytes=message.value_bytes,
-        new_bytes=message.new_bytes,
-        writes=_writes_of(message.writes),
-        hlc=message.hlc,
-        head=message.head,
-        on_winner=message.on_winner,
-        loser=message.loser,
-        segment=checked_segment(message.segment),
-    )
 
 
 def _fill_node(message: admin.ThreadNode, node: Node) -> None:
@@ -224,15 +121,6 @@ def _fill_node(message: admin.ThreadNode, node: Node) -> None:
     message.on_winner = node.on_winner
     message.loser = node.loser
     message.segment = node.segment
-
-
-def _writes_of(messages: Sequence[admin.PendingWriteSummary]) -> tuple[WriteSummary, ...]:
-    return tuple(
-        WriteSummary(
-            task_id=m.task_id, task_path=m.task_path, channel=m.channel, size_bytes=m.bytes
-        )
-        for m in messages
-    )
 
 
 def _fill_writes(
