@@ -132,9 +132,9 @@ class _Script:
             await self._held.setdefault(argument, asyncio.Event()).wait()
         elif verb == "release":
             self._held.setdefault(argument, asyncio.Event()).set()
-        elif verb == "never":
+        elif verb == "never" and not due:
             await asyncio.Event().wait()
-        elif verb == "refuse" and due:
+        elif verb in ("refuse", "never") and due:
             stream.results.add(call_id=call.call_id).error.MergeFrom(
                 v1.CallError(code=14, reason=what, message="so it was asked", metadata={"a": "b"})
             )

@@ -134,6 +134,11 @@ def test_a_router_that_says_not_now_for_too_long_costs_the_deadline(half: Half) 
     assert isinstance(caught.value.__cause__, Unavailable)
 
 
+def test_a_deadline_that_ends_a_try_without_an_answer_tells_of_the_last_one(half: Half) -> None:
+    with pytest.raises(DeadlineExceeded, match=r"last answer was UNAVAILABLE: so it was asked"):
+        half.call("k", "never", "UNAVAILABLE:1", seconds=1.5)
+
+
 @pytest.mark.parametrize(
     ("reason", "cls"), [("STALE", Stale), ("INVALID_ARGUMENT", InvalidArgument)]
 )

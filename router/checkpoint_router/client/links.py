@@ -149,6 +149,8 @@ class _Tries:
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._refusals = 0
+        self._refusal: RouterError | None = None
+        """The last of them: the time may end while the next try has no answer yet."""
 
     def seconds_left(self) -> float:
         return self._deadline - time.monotonic()
@@ -157,6 +159,8 @@ class _Tries:
         """None if `result` is the answer, else how long to wait before the next try; raises
         where there is none."""
         if result is None:
+            if self._refusal:
+                raise self._refused(self._refusal)
             raise self._late(f"the last stream ended with {last_failure}" if last_failure else "")
         outcome = result.WhichOneof("outcome")
         if outcome == self.prepared.name:
@@ -166,11 +170,17 @@ class _Tries:
         error = error_of(result.error)
         if not isinstance(error, _RETRIED):
             raise error
+        self._refusal = error
         pause = _pause(error, self._refusals)
         self._refusals += 1
         if self.seconds_left() <= pause:
-            raise self._late(f"the router's last answer was {error.reason}: {error}") from error
+            raise self._refused(error)
         return pause
+
+    def _refused(self, error: RouterError) -> DeadlineExceeded:
+        late = self._late(f"the router's last answer was {error.reason}: {error}")
+        late.__cause__ = error
+        return late
 
     def _late(self, why: str) -> DeadlineExceeded:
         hint = f" ({why})" if why else ""
