@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from checkpoint_router.client import encoding, operations
+from checkpoint_router.client import encoding, reading, writing
+from checkpoint_router.client.arguments import Names
 from checkpoint_router.client.saver import RouterSaver
 from checkpoint_router.client.sessions import CarriedThreadId, Run, Sessions
 from checkpoint_router.core.errors import Stale, TokenInvalid
@@ -75,7 +76,7 @@ def carrier_compares_with_its_run(patch: Patch) -> None:
 
 
 def carrier_is_copied(patch: Patch) -> None:
-    patch.setattr(CarriedThreadId, "__deepcopy__", lambda self, memo: self)
+    patch.setattr(CarriedThreadId, "__deepcopy__", lambda self, memo: self, raising=False)
 
 
 def carrier_survives_pickling(patch: Patch) -> None:
@@ -83,14 +84,14 @@ def carrier_survives_pickling(patch: Patch) -> None:
 
 
 def token_in_a_key_of_its_own(patch: Patch) -> None:
-    config = encoding._config
+    config = encoding.config_of
 
     def marked(thread_id: str, ns: str, checkpoint_id: str) -> Any:
         made: Any = config(thread_id, ns, checkpoint_id)
         made["configurable"]["checkpoint_token"] = "t"  # noqa: S105  # no secret
         return made
 
-    patch.setattr(encoding, "_config", marked)
+    patch.setattr(encoding, "config_of", marked)
 
 
 def tuples_shared_between_reads(patch: Patch) -> None:
@@ -107,15 +108,15 @@ def tuples_shared_between_reads(patch: Patch) -> None:
 
 
 def context_not_asked(patch: Patch) -> None:
-    patch.setattr(Sessions, "_of_context", lambda self, thread, configurable: None)
+    patch.setattr(Sessions, "_of_context", lambda self, names: None)
 
 
 def runs_of_a_thread_are_one(patch: Patch) -> None:
     opened = Sessions.opened
 
-    def shared(self: Sessions, thread: str, *given: Any) -> Run:
-        last = self.thread(thread).last
-        return opened(self, thread, *given) if last is None else last
+    def shared(self: Sessions, names: Names, *given: Any) -> Run:
+        last = self.thread(names.thread).last
+        return opened(self, names, *given) if last is None else last
 
     patch.setattr(Sessions, "opened", shared)
 
@@ -125,7 +126,8 @@ def given_up_calls_forgotten(patch: Patch) -> None:
 
 
 def useless_tokens_kept(patch: Patch) -> None:
-    patch.setattr(operations, "_USELESS", (Stale,))
+    for module in (reading, writing):
+        patch.setattr(module, "USELESS", (Stale,))
 
 
 def process_of_a_run_not_asked(patch: Patch) -> None:

@@ -9,7 +9,9 @@ import sys
 from types import SimpleNamespace
 
 from checkpoint_router.client import sessions
+from checkpoint_router.client.arguments import names_of
 from checkpoint_router.core.answers import ThreadClock
+from tests.saver.shapes import conf
 
 
 def main(plant: str) -> None:
@@ -18,13 +20,12 @@ def main(plant: str) -> None:
         vars(sessions)["os"] = everywhere_the_same
     known = sessions.Sessions()
     clock = ThreadClock(gen=1, hlc=1, term=0, epoch=1)
-    run = known.opened("t", {}, b"token", clock)
+    run = known.opened(names_of(conf("t")), b"token", clock)
     known.bind(run, "", "c")
-    plain = {"thread_id": "t"}
-    carried = {"thread_id": run.carrier()}
 
     def finds() -> bool:
-        found = [known.run_of_write("t", "", "c", config) for config in (plain, carried)]
+        names = (names_of(conf(thread, "", "c")) for thread in ("t", run.carrier()))
+        found = [known.run_of_write(each) for each in names]
         return any(each is not None for each in found)
 
     print("parent", finds(), flush=True)

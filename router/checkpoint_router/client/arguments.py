@@ -6,12 +6,45 @@ these raises.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.errors import InvalidArgument, LimitExceeded, MissingId, WrongType
 from checkpoint_router.core.ids import checked_id
+
+
+class Names(NamedTuple):
+    """The ids of a config, checked."""
+
+    thread: str
+    ns: str
+    checkpoint_id: str | None
+    configurable: Mapping[str, Any]
+
+
+def configurable_of(config: Any) -> Mapping[str, Any]:
+    """The ids of a config, whatever else it has; empty if there is none."""
+    whole = checked_mapping("config", config, optional=True)
+    return checked_mapping("config['configurable']", whole.get("configurable"), optional=True)
+
+
+def names_of(config: Any) -> Names:
+    """The ids of a config. Raises MissingId (a KeyError) without a thread_id."""
+    configurable = configurable_of(config)
+    thread = configurable.get("thread_id")
+    if thread is None:
+        raise MissingId(
+            "the config has no thread_id. Give config={'configurable': {'thread_id': …}}.",
+            field="thread_id",
+        )
+    ns = configurable.get("checkpoint_ns")
+    return Names(
+        id_text("thread_id", thread),
+        "" if ns is None else checked_id("checkpoint_ns", ns, empty=True),
+        optional_id("checkpoint_id", configurable.get("checkpoint_id")),
+        configurable,
+    )
 
 
 def checked_mapping(what: str, value: Any, *, optional: bool = False) -> Mapping[str, Any]:

@@ -8,7 +8,8 @@ nowhere: clones of a saver have another one.
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
@@ -16,22 +17,23 @@ from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
     CheckpointMetadata,
     CheckpointTuple,
+    DeltaChannelHistory,
     get_checkpoint_metadata,
 )
-from langgraph.checkpoint.base import (
-    Checkpoint as LangGraphCheckpoint,
-)
+from langgraph.checkpoint.base import Checkpoint as LangGraphCheckpoint
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpoint_router.client.arguments import (
+    Names,
     checked_key,
     checked_mapping,
     checked_path,
     encoded,
 )
+from checkpoint_router.client.sessions import Run
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import CheckpointTuple as Found
-from checkpoint_router.core.answers import MetadataFilter, NewBlob, PendingWrite
+from checkpoint_router.core.answers import DeltaHistory, MetadataFilter, NewBlob, PendingWrite
 from checkpoint_router.core.digests import blob_hash
 from checkpoint_router.core.errors import InvalidArgument, LimitExceeded, SerialisationError
 from checkpoint_router.core.ids import checked_id
@@ -44,7 +46,6 @@ from checkpoint_router.core.records import (
     Content,
     MetadataEntry,
     Typed,
-    Version,
     WriteRow,
     WriteSet,
 )
@@ -59,10 +60,10 @@ _WRITES_INLINE_BYTES: Final = 2048
 _PATH_PARTS_MAX: Final = 32
 """Parts of a path in an error."""
 
-_PLAIN: Final = (str, int, float, bool, type(None))
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Half of a pair: no text that UTF-8 can say."""
 
-Remembered = Callable[[str, Version], Content | None]
-"""(channel, version) to what is remembered of it."""
+_PLAIN: Final = (str, int, float, bool, type(None))
 
 
 class Encoded(NamedTuple):
@@ -78,12 +79,11 @@ def encode_checkpoint(
     checkpoint: LangGraphCheckpoint,
     metadata: CheckpointMetadata,
     new_versions: Mapping[str, Any],
-    *,
-    parent_id: str | None,
-    remembered: Remembered,
-    previous: Callable[[str], bytes | None],
+    names: Names,
+    known: Run | None,
 ) -> Encoded:
-    """The record of a checkpoint. Raises SerialisationError, InvalidArgument, LimitExceeded."""
+    """The record of a checkpoint, with what `known` remembers of its channels. Raises
+    SerialisationError, InvalidArgument, LimitExceeded."""
     values = _part(checkpoint, "channel_values")
     versions = _part(checkpoint, "channel_versions")
     checked_mapping("new_versions", new_versions)
@@ -92,22 +92,22 @@ def encode_checkpoint(
 
     def named(channel: str) -> Content:
         where = f"channel {channel!r}"
-        content, blob = _content(
-            serde, values[channel], where, _MANIFEST_INLINE_BYTES, previous(channel)
-        )
+        previous = None if known is None else known.previous(names.ns, channel)
+        content, blob = _content(serde, values[channel], where, _MANIFEST_INLINE_BYTES, previous)
         if blob is not None:
             blobs.append(blob)
         return content
 
     for channel, version in versions.items():
         _checked_version(channel, version)
-        known = None if channel in new_versions else remembered(channel, version)
-        if known is not None:
-            content = known
+        content: Content = EMPTY if channel in new_versions else BY_VERSION
+        remembered = None
+        if known is not None and channel not in new_versions:
+            remembered = known.remembered(names.ns, channel, version)
+        if remembered is not None:
+            content = remembered
         elif channel in values:
             content = named(channel)
-        else:
-            content = EMPTY if channel in new_versions else BY_VERSION
         manifest.append(ChannelEntry(checked_id("channel", channel, empty=True), version, content))
     for channel in values:
         if channel not in versions:  # no peer's graph makes these, but a user's put may
@@ -116,7 +116,7 @@ def encode_checkpoint(
     body = {k: v for k, v in checkpoint.items() if k not in _APART}
     return Encoded(
         Checkpoint(
-            parent_id=parent_id,
+            parent_id=names.checkpoint_id,
             body=_typed(serde, body, "the checkpoint"),
             manifest=tuple(manifest),
             metadata=encode_metadata(serde, _whole_metadata(config, metadata)),
@@ -152,14 +152,7 @@ def encode_metadata(
     out = []
     for key, value in metadata.items():
         checked_id("metadata key", key, empty=True)
-        try:
-            text = _json(value)
-        except (RecursionError, ValueError) as e:
-            raise SerialisationError(
-                f"metadata key {key!r} cannot be serialised: {type(e).__name__}: {e}. Nothing was "
-                f"written.",
-                field=key,
-            ) from e
+        text = _json(value)
         typed = _typed(serde, value, f"metadata key {key!r}") if text is None else text
         out.append(MetadataEntry(key, typed))
     return tuple(out)
@@ -169,10 +162,7 @@ def encode_filters(filter: Mapping[str, Any] | None) -> tuple[MetadataFilter, ..
     """Filters as JSON. Raises InvalidArgument for a value that JSON cannot say."""
     out = []
     for key, value in checked_mapping("filter", filter, optional=True).items():
-        try:
-            text = _json(value)
-        except (RecursionError, ValueError):
-            text = None
+        text = _json(value)
         if text is None:
             raise InvalidArgument(
                 f"filter {key!r} asks for a {type(value).__name__}; metadata is compared as JSON "
@@ -192,6 +182,7 @@ def decode_tuple(
 ) -> CheckpointTuple:
     """LangGraph's tuple, every value a fresh object. `thread_id` may bear a run."""
     record = found.checkpoint
+    parent = record.parent_id
     checkpoint: dict[str, Any] = _loaded(serde, record.body, "the checkpoint")
     values: dict[str, Any] = {}
     versions: dict[str, Any] = {}
@@ -204,10 +195,10 @@ def decode_tuple(
     checkpoint["channel_values"] = values
     checkpoint["channel_versions"] = versions
     return CheckpointTuple(
-        config=_config(thread_id, found.ns, found.checkpoint_id),
+        config=config_of(thread_id, found.ns, found.checkpoint_id),
         checkpoint=checkpoint,  # type: ignore[arg-type] # what the user stored, with every key
         metadata=decode_metadata(serde, record.metadata),  # type: ignore[arg-type] # likewise
-        parent_config=_config(thread_id, found.ns, record.parent_id) if record.parent_id else None,
+        parent_config=config_of(thread_id, found.ns, parent) if parent else None,
         pending_writes=decode_writes(serde, found.pending_writes, blobs),
     )
 
@@ -216,18 +207,24 @@ def decode_writes(
     serde: SerializerProtocol, writes: Sequence[PendingWrite], blobs: Mapping[bytes, Typed]
 ) -> list[tuple[str, str, Any]]:
     """(task id, channel, value) in the order of the rows."""
-    return [
-        (w.task_id, w.channel, decode_content(serde, w.content, blobs, f"channel {w.channel!r}"))
-        for w in writes
-    ]
+    return [(w.task_id, w.channel, _decoded(serde, w.content, blobs, w.channel)) for w in writes]
 
 
-def decode_content(
-    serde: SerializerProtocol, content: Content, blobs: Mapping[bytes, Typed], where: str
+def decode_history(
+    serde: SerializerProtocol, history: DeltaHistory, blobs: Mapping[bytes, Typed]
+) -> DeltaChannelHistory:
+    """What a delta channel is rebuilt from."""
+    found = DeltaChannelHistory(writes=decode_writes(serde, history.writes, blobs))
+    if history.seed is not None:
+        found["seed"] = _decoded(serde, history.seed, blobs, history.channel)
+    return found
+
+
+def _decoded(
+    serde: SerializerProtocol, content: Content, blobs: Mapping[bytes, Typed], channel: str
 ) -> Any:
-    """The value of `content`."""
     typed = _value(content, blobs)
-    return None if typed is None else _loaded(serde, typed, where)
+    return None if typed is None else _loaded(serde, typed, f"channel {channel!r}")
 
 
 def decode_metadata(serde: SerializerProtocol, metadata: Sequence[MetadataEntry]) -> dict[str, Any]:
@@ -241,11 +238,12 @@ def decode_metadata(serde: SerializerProtocol, metadata: Sequence[MetadataEntry]
 
 
 def _json(value: Any) -> str | None:
-    """`value` as JSON; None where JSON does not give it back. Raises RecursionError for one that
-    is too deep, or in itself, and ValueError for a number that is too long."""
-    if not is_json(value):
+    """`value` as JSON; None where JSON does not give it back, or cannot: it is in itself, too
+    deep, or a number that is too long."""
+    try:
+        return json.dumps(value, separators=(",", ":")) if is_json(value) else None
+    except (RecursionError, ValueError):
         return None
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
 
 
 def _part(checkpoint: LangGraphCheckpoint, key: str) -> Mapping[str, Any]:
@@ -260,10 +258,10 @@ def _whole_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> Map
 
 def is_json(value: Any) -> bool:
     """Whether JSON gives `value` back, a tuple as a list aside."""
-    if isinstance(value, str):
-        return (type(value) is str and value.isascii()) or _has_utf8(value)
-    if isinstance(value, float):
-        return type(value) is float and math.isfinite(value)
+    if type(value) is str:
+        return value.isascii() or not _SURROGATE.search(value)
+    if type(value) is float:
+        return math.isfinite(value)
     if value is None or type(value) is bool or type(value) is int:
         return True
     if type(value) in (list, tuple):
@@ -271,16 +269,6 @@ def is_json(value: Any) -> bool:
     if type(value) is dict:
         return all(type(k) is str and is_json(k) and is_json(v) for k, v in value.items())
     return False
-
-
-def _has_utf8(text: str) -> bool:
-    if type(text) is not str:
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _content(
@@ -352,7 +340,8 @@ def _value(content: Content, blobs: Mapping[bytes, Typed]) -> Typed | None:
     return blobs[content.hash] if isinstance(content, Blob) else None
 
 
-def _config(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:
+def config_of(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:
+    """The three keys of a checkpoint's config. `thread_id` may bear a run."""
     return {
         "configurable": {
             "thread_id": thread_id,
@@ -366,9 +355,7 @@ def _checked_version(channel: str, version: Any) -> None:
     if type(version) is str and len(version) <= limits.TYPE_BYTES_MAX:
         encoded(f"the version of channel {channel!r:.100}", version)
         return
-    if type(version) is int and -(2**63) <= version < 2**63:
-        return
-    if type(version) is float:
+    if type(version) is float or (type(version) is int and -(2**63) <= version < 2**63):
         return
     raise InvalidArgument(
         f"channel {channel!r:.100} has version {version!r:.100}; a version is a short text, an "

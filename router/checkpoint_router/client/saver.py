@@ -7,7 +7,6 @@ the same operations, each with links of its own, and neither ever waits for the 
 
 import random
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -23,9 +22,11 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpoint_router.client.links import Links
 from checkpoint_router.client.listing import Listing
-from checkpoint_router.client.operations import Call, Operation, Operations
+from checkpoint_router.client.operations import Call, Done, Operation, answered, begin, failed
+from checkpoint_router.client.reading import Reading
 from checkpoint_router.client.sessions import Sessions
 from checkpoint_router.client.target import Target
+from checkpoint_router.client.writing import Writing
 from checkpoint_router.core import limits
 
 T = TypeVar("T")
@@ -59,7 +60,8 @@ class RouterSaver(BaseCheckpointSaver[str]):
         super().__init__(serde=serde)
         parsed = Target.parse(target)
         self._links = Links(parsed)
-        self._operations = Operations(tenant or parsed.tenant or "default", Sessions())
+        self._reading = Reading(tenant or parsed.tenant or "default", Sessions())
+        self._writing = Writing(self._reading)
         self._timeout_seconds = timeout_seconds
 
     @classmethod
@@ -70,7 +72,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
     @property
     def tenant(self) -> str:
         """Whose threads these are."""
-        return self._operations.tenant
+        return self._reading.tenant
 
     # Life cycle -----------------------------------------------------------------------
 
@@ -93,30 +95,20 @@ class RouterSaver(BaseCheckpointSaver[str]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.aclose()
 
     # The sync half --------------------------------------------------------------------
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The newest checkpoint of the config's namespace, or exactly the one it names."""
-        return self._drive(self._operations.get_tuple(self.serde, config))
+        return self._drive(self._reading.get_tuple(self.serde, config))
 
     def list(
         self,
@@ -128,7 +120,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
     ) -> Iterator[CheckpointTuple]:
         """Checkpoints, greatest id first, over every namespace that the config does not exclude;
         over every thread of the tenant without a config. Asked for page by page."""
-        listing = Listing(self._operations, self.serde, config, filter, before, limit)
+        listing = Listing(self._reading, self.serde, config, filter, before, limit)
 
         def pages() -> Iterator[CheckpointTuple]:
             while (page := self._drive(listing.next_page())) is not None:
@@ -145,7 +137,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """Stores a checkpoint. Durable on return; what it returns bears the causal token."""
         return self._drive(
-            self._operations.put(self.serde, config, checkpoint, metadata, new_versions)
+            self._writing.put(self.serde, config, checkpoint, metadata, new_versions)
         )
 
     def put_writes(
@@ -156,19 +148,19 @@ class RouterSaver(BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """Stores a task's writes, also before their checkpoint. Durable on return."""
-        self._drive(self._operations.put_writes(self.serde, config, writes, task_id, task_path))
+        self._drive(self._writing.put_writes(self.serde, config, writes, task_id, task_path))
 
     def delete_thread(self, thread_id: str) -> None:
         """Deletes all of a thread; runs that are under way there get `ThreadDeleted`."""
-        self._drive(self._operations.delete_thread(thread_id))
+        self._drive(self._writing.delete_thread(thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Removes the checkpoints, with their writes, whose metadata names one of the runs."""
-        self._drive(self._operations.delete_for_runs(run_ids))
+        self._drive(self._writing.delete_for_runs(run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copies a thread: every namespace, checkpoint and write."""
-        self._drive(self._operations.copy_thread(source_thread_id, target_thread_id))
+        self._drive(self._writing.copy_thread(source_thread_id, target_thread_id))
 
     def prune(
         self,
@@ -177,20 +169,20 @@ class RouterSaver(BaseCheckpointSaver[str]):
         strategy: str = "keep_latest",
     ) -> None:
         """Keeps each namespace's newest checkpoint and what it is rebuilt from, or nothing."""
-        self._drive(self._operations.prune(thread_ids, strategy))
+        self._drive(self._writing.prune(thread_ids, strategy))
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """What each delta channel is rebuilt from, in one call to the router."""
-        return self._drive(self._operations.delta_history(self.serde, config, channels))
+        return self._drive(self._reading.delta_history(self.serde, config, channels))
 
     # The async half -------------------------------------------------------------------
     # Plain functions that return coroutines: values are serialised when the saver is called.
 
     def aget_tuple(self, config: RunnableConfig) -> Coroutine[Any, Any, CheckpointTuple | None]:
         """As `get_tuple`."""
-        return self._adrive(self._operations.get_tuple(self.serde, config))
+        return self._adrive(self._reading.get_tuple(self.serde, config))
 
     def alist(
         self,
@@ -201,7 +193,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """As `list`."""
-        listing = Listing(self._operations, self.serde, config, filter, before, limit)
+        listing = Listing(self._reading, self.serde, config, filter, before, limit)
 
         async def pages() -> AsyncIterator[CheckpointTuple]:
             while (page := await self._adrive(listing.next_page())) is not None:
@@ -219,7 +211,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
     ) -> Coroutine[Any, Any, RunnableConfig]:
         """As `put`."""
         return self._adrive(
-            self._operations.put(self.serde, config, checkpoint, metadata, new_versions)
+            self._writing.put(self.serde, config, checkpoint, metadata, new_versions)
         )
 
     def aput_writes(
@@ -231,20 +223,20 @@ class RouterSaver(BaseCheckpointSaver[str]):
     ) -> Coroutine[Any, Any, None]:
         """As `put_writes`."""
         return self._adrive(
-            self._operations.put_writes(self.serde, config, writes, task_id, task_path)
+            self._writing.put_writes(self.serde, config, writes, task_id, task_path)
         )
 
     async def adelete_thread(self, thread_id: str) -> None:
         """As `delete_thread`."""
-        await self._adrive(self._operations.delete_thread(thread_id))
+        await self._adrive(self._writing.delete_thread(thread_id))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """As `delete_for_runs`."""
-        await self._adrive(self._operations.delete_for_runs(run_ids))
+        await self._adrive(self._writing.delete_for_runs(run_ids))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """As `copy_thread`."""
-        await self._adrive(self._operations.copy_thread(source_thread_id, target_thread_id))
+        await self._adrive(self._writing.copy_thread(source_thread_id, target_thread_id))
 
     async def aprune(
         self,
@@ -253,13 +245,13 @@ class RouterSaver(BaseCheckpointSaver[str]):
         strategy: str = "keep_latest",
     ) -> None:
         """As `prune`."""
-        await self._adrive(self._operations.prune(thread_ids, strategy))
+        await self._adrive(self._writing.prune(thread_ids, strategy))
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """As `get_delta_channel_history`."""
-        return await self._adrive(self._operations.delta_history(self.serde, config, channels))
+        return await self._adrive(self._reading.delta_history(self.serde, config, channels))
 
     # ----------------------------------------------------------------------------------
 
@@ -274,60 +266,32 @@ class RouterSaver(BaseCheckpointSaver[str]):
         return f"{count + 1:032}.{random.random():.16f}"  # noqa: S311 # tells apart, hides nothing
 
     def _drive(self, operation: Operation[T]) -> T:
-        answer: Any = None
-        failure: BaseException | None = None
-        while True:
+        step = begin(operation)
+        while isinstance(step, Call):
             try:
-                call = operation.send(answer) if failure is None else operation.throw(failure)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            try:
-                answer, failure = self._call(call), None
+                answer = self._links.call(*step, timeout_seconds=self._timeout_seconds)
             except BaseException as e:  # noqa: BLE001 # the operation decides what it means
-                failure = e
-
-    def _call(self, call: Call) -> Any:
-        return self._links.call(call.name, call.request, timeout_seconds=self._timeout_seconds)
+                step = failed(operation, e)
+            else:
+                step = answered(operation, answer)
+        return step.result
 
     def _adrive(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         """Runs the operation up to its first call now, the rest when it is awaited."""
-        first: Call | None = None
-        done: Any = None
-        failure: BaseException | None = None
         try:
-            first = operation.send(None)
-        except StopIteration as e:
-            done = e.value
+            step: Call | Done[T] | Exception = begin(operation)
         except Exception as e:  # noqa: BLE001 # raised when awaited, as by a coroutine function
-            failure = e
-        return self._rest(operation, first, done, failure)
+            step = e
+        return self._rest(operation, step)
 
-    async def _rest(
-        self,
-        operation: Operation[T],
-        call: Call | None,
-        done: Any,
-        failure: BaseException | None,
-    ) -> T:
-        if failure is not None:
-            raise failure
-        while call is not None:
+    async def _rest(self, operation: Operation[T], step: Call | Done[T] | Exception) -> T:
+        if isinstance(step, Exception):
+            raise step
+        while isinstance(step, Call):
             try:
-                answer: Any = await self._links.acall(
-                    call.name, call.request, timeout_seconds=self._timeout_seconds
-                )
+                answer = await self._links.acall(*step, timeout_seconds=self._timeout_seconds)
             except BaseException as e:  # noqa: BLE001 # the operation decides what it means
-                try:
-                    call = operation.throw(e)
-                except StopIteration as stop:
-                    done = stop.value
-                    break
-                continue
-            try:
-                call = operation.send(answer)
-            except StopIteration as stop:
-                done = stop.value
-                break
-        result: T = done
-        return result
+                step = failed(operation, e)
+            else:
+                step = answered(operation, answer)
+        return step.result

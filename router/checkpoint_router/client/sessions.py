@@ -13,11 +13,11 @@ call reads first.
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from checkpoint_router.client.arguments import Names
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import Session, ThreadClock
 from checkpoint_router.core.clock import Ranges, with_index
@@ -28,9 +28,13 @@ from checkpoint_router.core.records import (
     Content,
     Event,
     Header,
+    Typed,
     Version,
     WriteSet,
 )
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 RUNTIME: Final = "__pregel_runtime"
 """Key by which LangGraph marks the configs of a run's calls."""
@@ -64,13 +68,7 @@ class CarriedThreadId(str):
 
     __hash__ = str.__hash__
 
-    def __copy__(self) -> str:
-        return str(self)
-
-    def __deepcopy__(self, memo: object) -> str:
-        return str(self)
-
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:  # copy and deepcopy ask for it too
         return str, (str(self),)
 
 
@@ -88,39 +86,25 @@ class ThreadMemory:
     """Generations up to this one were deleted through this saver."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Run:
     """One read and what this process writes from it. Used by many workers and tasks at once."""
 
-    __slots__ = (
-        "_acknowledged", "_carried", "_header_known", "_lock", "_next", "_values",
-        "by_id", "gen", "memory", "owner", "pid", "segment", "thread", "token",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        owner: "Sessions",
-        thread: str,
-        memory: ThreadMemory,
-        token: bytes,
-        gen: int,
-        *,
-        by_id: bool,
-    ) -> None:
-        self.owner = owner
-        self.thread = thread
-        self.memory = memory
-        self.token = token
-        self.gen = gen
-        self.by_id = by_id
-        """The read named a checkpoint: the run goes on from there, and from nowhere else."""
-        self.pid = os.getpid()
-        self.segment: SegmentId | None = None
-        self._next = 1
-        self._acknowledged: Ranges = ()
-        self._header_known = False
-        self._carried: tuple[EventId, ...] = ()
-        self._lock = threading.Lock()
-        self._values: dict[tuple[str, str], tuple[Version, Content]] = {}
+    owner: "Sessions"
+    thread: str
+    memory: ThreadMemory
+    token: bytes
+    gen: int
+    by_id: bool = field(kw_only=True)
+    """The read named a checkpoint: the run goes on from there, and from nowhere else."""
+    pid: int = field(default_factory=lambda: os.getpid())
+    segment: SegmentId | None = None
+    _next: int = 1
+    _acknowledged: Ranges = ()
+    _header_known: bool = False
+    _carried: tuple[EventId, ...] = ()
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _values: dict[tuple[str, str], tuple[Version, Content]] = field(default_factory=dict)
 
     def carrier(self) -> str:
         """The thread id that bears this run."""
@@ -183,16 +167,18 @@ class Run:
             while len(self.memory.given_up) > limits.GIVEN_UP_MAX:
                 del self.memory.given_up[next(iter(self.memory.given_up))]
 
-    def remember(self, ns: str, channel: str, version: Version, content: Content) -> None:
-        """What the channel held when it was last read or written, so that a value that did not
+    def learn(self, ns: str, checkpoint: Checkpoint) -> None:
+        """What each channel held when it was last read or written, so that a value that did not
         change need not be serialised again."""
         with self._lock:
-            if len(self._values) >= _VALUES_MAX:
-                del self._values[next(iter(self._values))]
-            self._values[ns, channel] = version, content
+            for entry in checkpoint.manifest:
+                if isinstance(entry.content, Typed | Blob):
+                    if len(self._values) >= _VALUES_MAX:
+                        del self._values[next(iter(self._values))]
+                    self._values[ns, entry.channel] = entry.version, entry.content
 
     def remembered(self, ns: str, channel: str, version: Version) -> Content | None:
-        """What `remember` was told last, if it was of that version."""
+        """What `learn` was told last, if it was of that version."""
         known, content = self._values.get((ns, channel), (None, None))
         return content if known == version else None
 
@@ -230,14 +216,7 @@ class Sessions:
     def thread(self, thread: str) -> ThreadMemory:
         """What is known of a thread; made anew if it was forgotten."""
         with self.lock:
-            memory = self._threads.get(thread)
-            if memory is None:
-                memory = self._threads[thread] = ThreadMemory()
-                while len(self._threads) > limits.SESSIONS_MAX:
-                    self._threads.popitem(last=False)
-            else:
-                self._threads.move_to_end(thread)
-            return memory
+            return _kept(self._threads, thread, self._threads.get(thread) or ThreadMemory())
 
     def heard(self, memory: ThreadMemory, clock: ThreadClock) -> None:
         """A router's answer about the thread."""
@@ -247,47 +226,43 @@ class Sessions:
 
     # Reads ----------------------------------------------------------------------------
 
-    def run_of_read(self, thread: str, configurable: Mapping[str, Any]) -> Run | None:
+    def run_of_read(self, names: Names) -> Run | None:
         """The run inside which a read is, to be answered from its own lineage.
 
         A graph's first reads are not inside: they ask what the thread is. Those of nested graphs
         are, and those after the run's first write.
         """
-        run = self._of_context(thread, configurable)
-        if run is not None and (configurable.get(NESTED) or run.segment is not None):
-            return run
-        return None
+        run = self._of_context(names)
+        inside = run is not None and (names.configurable.get(NESTED) or run.segment is not None)
+        return run if inside else None
 
-    def guard(self, thread: str, configurable: Mapping[str, Any]) -> Run | None:
+    def guard(self, names: Names) -> Run | None:
         """The run whose events a read outside of it must find: the carrier's, else the last."""
-        carried = self._carried(configurable)
-        memory = self.thread(thread)
-        run = carried if carried is not None else memory.last
-        if run is None or run.pid != os.getpid() or run.gen <= memory.forgotten_gen:
-            return None
-        return run
+        memory = self.thread(names.thread)
+        return _alive(self._carried(names) or memory.last, memory)
 
-    def opened(
-        self, thread: str, configurable: Mapping[str, Any], token: bytes, clock: ThreadClock
-    ) -> Run:
+    def opened(self, names: Names, token: bytes, clock: ThreadClock) -> Run:
         """The run that starts, or goes on, with an answered read."""
-        memory = self.thread(thread)
+        memory = self.thread(names.thread)
         self.heard(memory, clock)
-        run = self._of_context(thread, configurable)
+        run = self._of_context(names)
         if run is not None:
             return run
-        by_id = bool(configurable.get("checkpoint_id"))
-        run = Run(self, thread, memory, token, clock.gen, by_id=by_id)
+        by_id = names.checkpoint_id is not None
+        run = Run(self, names.thread, memory, token, clock.gen, by_id=by_id)
         with self.lock:
             memory.last = run
-        runtime = configurable.get(RUNTIME)
+        runtime = names.configurable.get(RUNTIME)
         if runtime is not None:
-            context = _CONTEXT.get()
-            if context is None or not self._same(context, runtime, configurable):
+            context = _context_of(names)
+            if context is None:
                 context = _Context(runtime, {})
                 _CONTEXT.set(context)
-            context.runs[id(self), thread] = run
-            self._remember_control(runtime, thread, run)
+            context.runs[id(self), names.thread] = run
+            control = getattr(runtime, "control", None)
+            if control is not None:
+                with self.lock:
+                    _kept(self._by_control, (id(control), names.thread), (control, run))
         return run
 
     def listed(self, thread: str, token: bytes, clock: ThreadClock) -> Run:
@@ -299,48 +274,33 @@ class Sessions:
     def bind(self, run: Run, ns: str, checkpoint_id: str) -> None:
         """Remembers that the checkpoint was read or written by the run."""
         with self.lock:
-            self._by_checkpoint[run.thread, ns, checkpoint_id] = run
-            self._by_checkpoint.move_to_end((run.thread, ns, checkpoint_id))
-            while len(self._by_checkpoint) > limits.SESSIONS_MAX:
-                self._by_checkpoint.popitem(last=False)
+            _kept(self._by_checkpoint, (run.thread, ns, checkpoint_id), run)
 
     # Writes ---------------------------------------------------------------------------
 
-    def run_of_write(
-        self, thread: str, ns: str, checkpoint_id: str | None, configurable: Mapping[str, Any]
-    ) -> Run | None:
+    def run_of_write(self, names: Names) -> Run | None:
         """The run that a write belongs to; None: read first."""
-        carried = self._carried(configurable)
-        memory = self.thread(thread)
-        if configurable.get(RUNTIME) is not None:
+        carried = self._carried(names)
+        memory = self.thread(names.thread)
+        with self.lock:
+            bound = self._by_checkpoint.get((names.thread, names.ns, names.checkpoint_id or ""))
+        bound = _alive(bound, memory)
+        if names.configurable.get(RUNTIME) is not None:
             # The carrier last: a user's config, from which nested graphs take their thread id, may
             # bear the token of an old read.
-            run = self._of_context(thread, configurable) or self._of_control(thread, configurable)
-            return run or carried or self._bound(thread, ns, checkpoint_id, memory)
+            return self._of_context(names) or self._of_control(names) or carried or bound
         if carried is not None and carried.gen > memory.forgotten_gen:
             return carried
-        bound = self._bound(thread, ns, checkpoint_id, memory)
-        last = self.guard(thread, configurable)
+        last = self.guard(names)
         # What was read after the bound run must be in the write's past, or they would be rivals;
         # and a read by id serves only the checkpoint that it named.
         if bound is not None:
             return bound if bound is last else None
         return last if last is not None and not last.by_id else None
 
-    def _bound(
-        self, thread: str, ns: str, checkpoint_id: str | None, memory: ThreadMemory
-    ) -> Run | None:
-        """The last run that read or wrote the checkpoint here."""
-        if not checkpoint_id:
-            return None
-        with self.lock:
-            run = self._by_checkpoint.get((thread, ns, checkpoint_id))
-        alive = run is not None and run.pid == os.getpid() and run.gen > memory.forgotten_gen
-        return run if alive else None
-
-    def merely_remembered(self, configurable: Mapping[str, Any]) -> bool:
+    def merely_remembered(self, names: Names) -> bool:
         """The caller did not give the token that a write went with, and no run has it."""
-        return configurable.get(RUNTIME) is None and self._carried(configurable) is None
+        return names.configurable.get(RUNTIME) is None and self._carried(names) is None
 
     # Forgetting -----------------------------------------------------------------------
 
@@ -357,47 +317,54 @@ class Sessions:
 
     # Where a run is found -------------------------------------------------------------
 
-    def _carried(self, configurable: Mapping[str, Any]) -> Run | None:
-        carried = configurable.get("thread_id")
+    def _carried(self, names: Names) -> Run | None:
+        carried = names.configurable.get("thread_id")
         if type(carried) is not CarriedThreadId:
             return None
         run = getattr(carried, "run", None)  # one that somebody made by hand bears none
-        if not isinstance(run, Run):
-            return None
-        return run if run.owner is self and run.pid == os.getpid() else None
+        return _ours(run) if isinstance(run, Run) and run.owner is self else None
 
-    def _of_context(self, thread: str, configurable: Mapping[str, Any]) -> Run | None:
-        runtime = configurable.get(RUNTIME)
-        context = _CONTEXT.get()
-        if runtime is None or context is None or not self._same(context, runtime, configurable):
-            return None
-        run = context.runs.get((id(self), thread))
-        return run if run is not None and run.pid == os.getpid() else None
+    def _of_context(self, names: Names) -> Run | None:
+        context = _context_of(names)
+        return None if context is None else _ours(context.runs.get((id(self), names.thread)))
 
-    def _remember_control(self, runtime: object, thread: str, run: Run) -> None:
-        control = getattr(runtime, "control", None)
-        if control is not None:
-            key = id(control), thread
-            with self.lock:
-                self._by_control[key] = control, run
-                self._by_control.move_to_end(key)
-                while len(self._by_control) > limits.SESSIONS_MAX:
-                    self._by_control.popitem(last=False)
-
-    def _of_control(self, thread: str, configurable: Mapping[str, Any]) -> Run | None:
+    def _of_control(self, names: Names) -> Run | None:
         """For writes that come without the run's context: a sync graph stores what a parallel
         task wrote from a callback of that task's worker, which no context was copied to. The
         runtime of such a call, nested or not, has the run's own control object."""
-        control = getattr(configurable.get(RUNTIME), "control", None)
+        control = getattr(names.configurable.get(RUNTIME), "control", None)
         if control is None:
             return None
         with self.lock:
-            known, run = self._by_control.get((id(control), thread), (None, None))
+            known, run = self._by_control.get((id(control), names.thread), (None, None))
         # The object is kept, so that its id names no other one.
-        return run if known is control and run is not None and run.pid == os.getpid() else None
+        return _ours(run) if known is control else None
 
-    @staticmethod
-    def _same(context: _Context, runtime: object, configurable: Mapping[str, Any]) -> bool:
-        # A root graph's calls share one runtime object; nested ones get copies of it, but run in
-        # contexts that were copied from the root's.
-        return context.runtime is runtime or bool(configurable.get(NESTED))
+
+def _context_of(names: Names) -> _Context | None:
+    """The context of the run that a call is of. A root graph's calls share one runtime object;
+    nested ones get copies of it, but run in contexts that were copied from the root's."""
+    runtime, context = names.configurable.get(RUNTIME), _CONTEXT.get()
+    if runtime is None or context is None:
+        return None
+    same = context.runtime is runtime or names.configurable.get(NESTED)
+    return context if same else None
+
+
+def _ours(run: Run | None) -> Run | None:
+    """Unless it was inherited by a fork."""
+    return run if run is not None and run.pid == os.getpid() else None
+
+
+def _alive(run: Run | None, memory: ThreadMemory) -> Run | None:
+    """Unless its generation was deleted through this saver, or it was inherited by a fork."""
+    return _ours(run) if run is not None and run.gen > memory.forgotten_gen else None
+
+
+def _kept(table: OrderedDict[K, V], key: K, value: V) -> V:
+    """Puts `value` last in a table that forgets its first."""
+    table[key] = value
+    table.move_to_end(key)
+    while len(table) > limits.SESSIONS_MAX:
+        table.popitem(last=False)
+    return value

@@ -45,11 +45,6 @@ def indices(ranges: Ranges) -> Iterator[int]:
         yield from range(first, last + 1)
 
 
-def count(ranges: Ranges) -> int:
-    """How many indices `ranges` hold."""
-    return sum(last - first + 1 for first, last in ranges)
-
-
 def covers(have: Ranges, wanted: Ranges) -> bool:
     """Whether every index of `wanted` is in `have`."""
     return all(any(low <= first and last <= high for low, high in have) for first, last in wanted)

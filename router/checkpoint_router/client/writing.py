@@ -1,0 +1,238 @@
+"""What the saver's writes do: checkpoints, pending writes, deletes, prunes and copies."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from checkpoint_router.client import encoding
+from checkpoint_router.client.arguments import (
+    Names,
+    checked_key,
+    checked_mapping,
+    checked_writes,
+    id_text,
+    id_texts,
+    names_of,
+)
+from checkpoint_router.client.encoding import Encoded
+from checkpoint_router.client.operations import Operation, call
+from checkpoint_router.client.reading import USELESS, Reading
+from checkpoint_router.client.sessions import Run
+from checkpoint_router.core import limits, records
+from checkpoint_router.core.answers import NewBlob, PruneStrategy
+from checkpoint_router.core.digests import event_digest
+from checkpoint_router.core.errors import (
+    InvalidArgument,
+    LimitExceeded,
+    MissingId,
+    ThreadDeleted,
+    Unavailable,
+)
+from checkpoint_router.core.ids import ThreadKey, checked_id
+from checkpoint_router.v1 import checkpoint_service_pb2 as pb
+from checkpoint_router.wire import answers, requests
+
+REQUEST_ID_BYTES: Final = 16
+
+_REFUSED: Final = (*USELESS, ThreadDeleted, InvalidArgument, LimitExceeded)
+"""Refusals after which it is certain that nothing was stored."""
+
+
+class _Put(NamedTuple):
+    """What is to be stored, whichever run stores it."""
+
+    names: Names
+    cid: str
+    task_id: str
+    anew: Callable[[], Encoded]
+    """Encodes it without what a run remembers."""
+
+
+class Writing:
+    """Writes of one tenant, without IO."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._sessions = reading.sessions
+        self._tenant = reading.tenant
+
+    def put(
+        self,
+        serde: SerializerProtocol,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> Operation[RunnableConfig]:
+        """Stores a checkpoint; returns its config, which bears the run."""
+        names = names_of(config)
+        whole = checked_mapping("the checkpoint", checkpoint)
+        cid = checked_id("checkpoint id", checked_key("the checkpoint", whole, "id"))
+
+        def encode(known: Run | None) -> Encoded:
+            return encoding.encode_checkpoint(
+                serde, config, checkpoint, metadata, new_versions, names, known
+            )
+
+        known = self._sessions.run_of_write(names)
+        put = _Put(names, cid, "", lambda: encode(None))
+        run = yield from self._stored(put, known, encode(known))
+        return encoding.config_of(run.carrier(), names.ns, cid)
+
+    def put_writes(
+        self,
+        serde: SerializerProtocol,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
+    ) -> Operation[None]:
+        """Stores one task's pending writes."""
+        names = names_of(config)
+        if names.checkpoint_id is None:
+            raise MissingId(
+                "put_writes needs config['configurable']['checkpoint_id']: the checkpoint to "
+                "which the writes belong.",
+                field="checkpoint_id",
+            )
+        checked_id("task_id", task_id, empty=True)
+        if not checked_writes(writes):  # every write of the task went to an untracked channel
+            return
+        encoded = encoding.encode_writes(serde, writes, task_path)
+        put = _Put(names, names.checkpoint_id, task_id, lambda: encoded)
+        yield from self._stored(put, self._sessions.run_of_write(names), encoded)
+
+    def _stored(self, put: _Put, run: Run | None, encoded: Encoded) -> Operation[Run]:
+        """Stores an event and returns its run."""
+        names = put.names
+        if run is None:
+            run = yield from self._reading.first(names)
+        try:
+            yield from self._store(put, run, encoded)
+        except ThreadDeleted:
+            # A run of the caller's own is told; one that was merely remembered here begins anew.
+            if not self._sessions.merely_remembered(names):
+                raise
+            self._sessions.forget(names.thread, deleted_gen=run.gen)
+            run = yield from self._reading.first(names)
+            yield from self._store(put, run, put.anew(), again=True)
+        self._sessions.bind(run, names.ns, put.cid)
+        return run
+
+    def _store(
+        self, put: _Put, run: Run, encoded: Encoded, *, again: bool = False
+    ) -> Operation[None]:
+        names = put.names
+        event = run.event(names.ns, put.cid, put.task_id, encoded.content)
+        thread = self._reading.thread(names.thread)
+        try:
+            answer = yield from self._sent(thread, run, event, encoded.blobs)
+            if answer.missing:
+                have = {b.hash: b for b in encoded.blobs}
+                if not again and not have.keys() >= set(answer.missing):
+                    run.forget_values()
+                    # Other bytes are another event: the refused one was never stored.
+                    return (yield from self._store(put, run, put.anew(), again=True))
+                wanted = [have[h] for h in answer.missing if h in have]
+                answer = yield from self._sent(thread, run, event, wanted)
+            if answer.missing:
+                raise _lacking(answer.missing)
+        except BaseException as e:
+            if not isinstance(e, _REFUSED):
+                run.give_up(event.id)
+            if isinstance(e, USELESS) and self._sessions.merely_remembered(names):
+                self._sessions.forget(names.thread)
+            raise
+        run.acknowledged(event.id, answers.clock_of(answer.clock))
+        if isinstance(event.content, records.Checkpoint):
+            run.learn(names.ns, event.content)
+
+    def _sent(
+        self, thread: ThreadKey, run: Run, event: records.Event, blobs: Sequence[NewBlob]
+    ) -> Operation[Any]:
+        """Sends an event with its values, those first that do not fit into one message with it."""
+        riding = list(blobs)
+        size = sum(len(b.value.data) for b in riding)
+        while size > limits.INLINE_BLOBS_BYTES_MAX:
+            batch: list[NewBlob] = []
+            room = limits.INLINE_BLOBS_BYTES_MAX
+            while riding and (not batch or len(riding[-1].value.data) <= room):
+                batch.append(riding.pop())
+                room -= len(batch[-1].value.data)
+            size -= sum(len(b.value.data) for b in batch)
+            yield call(
+                "put_blobs", pb.PutBlobsRequest(), requests.fill_put_blobs, thread, run.gen, batch
+            )
+        digest = event_digest(records.pack_event(event))
+        sent = (thread, event, digest, riding)
+        if isinstance(event.content, records.WriteSet):
+            return (yield call("put_writes", pb.PutWritesRequest(), requests.fill_put, *sent))
+        return (yield call("put", pb.PutRequest(), requests.fill_put, *sent))
+
+    # Removing and copying -------------------------------------------------------------
+
+    def delete_thread(self, thread_id: str) -> Operation[None]:
+        """Deletes a thread, as it is now: the generation that ends is read first."""
+        thread = self._reading.thread(id_text("thread_id", thread_id))
+        found = yield call(
+            "get_tuple", pb.GetTupleRequest(), requests.fill_get_tuple,
+            thread, "", None, None, with_blobs=False,
+        )  # fmt: skip
+        gen = answers.read_answer_of(found).clock.gen
+        yield call(
+            "delete_thread", pb.DeleteThreadRequest(), requests.fill_delete_thread,
+            thread, gen, os.urandom(REQUEST_ID_BYTES),
+        )  # fmt: skip
+        self._sessions.forget(thread.thread, deleted_gen=gen)
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> Operation[None]:
+        """Removes the checkpoints of these runs."""
+        for batch in _batches(id_texts("run_ids", run_ids)):
+            yield call(
+                "delete_for_runs", pb.DeleteForRunsRequest(), requests.fill_delete_for_runs,
+                self._tenant, batch, os.urandom(REQUEST_ID_BYTES),
+            )  # fmt: skip
+
+    def copy_thread(self, source: str, target: str) -> Operation[None]:
+        """Copies a thread into another."""
+        yield call(
+            "copy_thread", pb.CopyThreadRequest(), requests.fill_copy_thread,
+            self._reading.thread(id_text("source_thread_id", source)),
+            self._reading.thread(id_text("target_thread_id", target)),
+        )  # fmt: skip
+
+    def prune(self, thread_ids: Sequence[str], strategy: str) -> Operation[None]:
+        """Prunes threads."""
+        ids = id_texts("thread_ids", thread_ids)
+        try:
+            chosen = PruneStrategy(strategy)
+        except ValueError:
+            known = ", ".join(repr(s.value) for s in PruneStrategy)
+            raise InvalidArgument(
+                f"prune strategy {strategy!r:.100} is unknown; there are {known}.", field="strategy"
+            ) from None
+        for batch in _batches(ids):
+            yield call(
+                "prune", pb.PruneRequest(), requests.fill_prune,
+                self._tenant, batch, chosen, os.urandom(REQUEST_ID_BYTES),
+            )  # fmt: skip
+        for thread in ids:
+            self._sessions.forget(thread)
+
+
+def _batches(ids: Sequence[str]) -> list[Sequence[str]]:
+    """As many as one call may name."""
+    size = limits.IDS_PER_CALL_MAX
+    return [ids[at : at + size] for at in range(0, len(ids), size)]
+
+
+def _lacking(hashes: Sequence[bytes]) -> Unavailable:
+    return Unavailable(
+        f"the router lacks {len(hashes)} value(s) that the call needs ({hashes[0].hex()[:16]}…), "
+        f"and this process does not have them either: they were pruned or deleted meanwhile. "
+        f"Nothing was written. Read the thread again, then repeat."
+    )
