@@ -8,7 +8,7 @@ is not an error; `NO_COLOR` is obeyed; nothing is buffered when this module retu
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any, Final, TextIO
 
@@ -66,15 +66,15 @@ def line(text: str) -> None:
     _write(f"{text}\n")
 
 
-def table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
-) -> None:
-    """Writes rows under a heading. `right` names columns of numbers by position."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | int]]) -> None:
+    """Writes rows under a heading, numbers to the right."""
+    found = list(rows)
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for i, name in enumerate(columns):
-        drawn.add_column(name, justify="right" if i in right else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(words.printable(cell)) for cell in row))
+        number = any(isinstance(row[i], int) for row in found)
+        drawn.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in found:
+        drawn.add_row(*(Text(words.printable(str(cell))) for cell in row))
     show(drawn)
 
 

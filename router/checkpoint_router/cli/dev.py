@@ -4,24 +4,17 @@ Rules: what it made it removes again, and it says so first; a port that somebody
 or refused, the usual one only if it is free.
 """
 
-import asyncio
 import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
 from checkpoint_router.cli import console
 from checkpoint_router.cli.options import Listen
-from checkpoint_router.core.errors import Refused, Unavailable
-
-if TYPE_CHECKING:
-    from checkpoint_router.server.settings import Settings
+from checkpoint_router.cli.serve import run_router
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 7070
@@ -42,65 +35,42 @@ def dev(
 
     Without --storage everything is kept in a temporary directory, which is removed at the end.
     Without --listen it is 127.0.0.1:7070, or a free port if that one is taken. Ctrl-C ends it.
-    Nothing is taken from the environment.
+    No setting is taken from the environment.
 
     \b
     Examples:
       checkpoint-router dev
       checkpoint-router dev --storage sqlite:./checkpoints
     """
-    from checkpoint_router.server.settings import load
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # Until the router has its own way to end: what was made is removed on these too.
-        signal.signal(number, signal.default_int_handler)
-    with _storage(storage) as url:
-        flags = {"storage": url, "listen": listen or _address(), "log_level": "warning"}
-        loaded = load(flags, environ={})
-        try:
-            asyncio.run(_run(loaded.settings, storage is None))
-        except Unavailable as e:
-            raise Refused(e.message, **e.attributes) from None
-
-
-async def _run(settings: "Settings", temporary: bool) -> None:
-    # Not above: the other commands need no server, and their users wait for every import.
-    from checkpoint_router.server.serve import start, stop
-    from checkpoint_router.telemetry import logging
-
-    logging.configure(settings.log_format, settings.log_level)
-    ending = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    running = await start(settings)
-    try:
-        kept = "temporary, removed at the end; keep it with --storage sqlite:DIRECTORY"
-        console.say(f"A router answers on {running.address}.")
-        console.say(f"Storage: {settings.storage}" + (f" ({kept})" if temporary else ""))
-        console.say("In the agent, which needs this package too (`pip install .` in its source):")
-        console.say("    from checkpoint_router import RouterSaver")
-        console.line(f'checkpointer = RouterSaver("router://{running.address}")')
-        console.say("Compile the graph with checkpointer=checkpointer. Then, in another terminal:")
-        usual = running.address == f"{HOST}:{PORT}"
-        target = "" if usual else f" --target router://{running.address}"
-        console.say(f"    checkpoint-router thread list{target}")
-        console.say("Ctrl-C ends it.")
-        await ending.wait()
-    finally:
-        await stop(running, settings.drain_seconds)
-    console.say("The router has ended" + (", and its storage is removed." if temporary else "."))
-
-
-@contextmanager
-def _storage(given: str | None) -> Iterator[str]:
-    if given is not None:
-        yield given
+    # What was made is removed on these too, also while the router has no way to end yet.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    flags = {"listen": listen or _address(), "log_level": "warning"}
+    if storage is not None:
+        run_router({**flags, "storage": storage}, lambda at: _explain(at, storage), environ={})
+        console.say("The router has ended.")
         return
-    directory = Path(tempfile.mkdtemp(prefix="checkpoint-router-dev-"))
+    directory = tempfile.mkdtemp(prefix="checkpoint-router-dev-")
+    kept = f"sqlite:{directory}"
+    said = f"{kept} (temporary, removed at the end; keep it with --storage sqlite:DIRECTORY)"
     try:
-        yield f"sqlite:{directory}"
+        run_router({**flags, "storage": kept}, lambda at: _explain(at, said), environ={})
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+    console.say("The router has ended, and its storage is removed.")
+
+
+def _explain(address: str, storage: str) -> None:
+    """The one line that is to be pasted goes to standard output, all else beside it."""
+    console.say(f"A router answers on {address}.")
+    console.say(f"Storage: {storage}")
+    console.say("In the agent, which needs this package too (`pip install .` in its source):")
+    console.say("    from checkpoint_router import RouterSaver")
+    console.line(f'checkpointer = RouterSaver("router://{address}")')
+    console.say("Compile the graph with checkpointer=checkpointer. Then, in another terminal:")
+    target = "" if address == f"{HOST}:{PORT}" else f" --target router://{address}"
+    console.say(f"    checkpoint-router thread list{target}")
+    console.say("Ctrl-C ends it.")
 
 
 def _address() -> str:

@@ -76,18 +76,19 @@ def draw(thread: GetThreadResponse, title: str, look: Look) -> Tree:
 
 def _line_title(line: Line, look: Look) -> Text:
     count = words.count(len(line.stops), "checkpoint")
-    lost = any(stop.node.loser for stop in line.stops)
+    lost = ", lost an open conflict" if any(stop.node.loser for stop in line.stops) else ""
     if line.fork:
         left = "" if any(stop.node.on_winner for stop in line.stops) else ", left behind"
-        what = f"fork{', lost an open conflict' if lost else left}: {count}"
-        return Text(what, style="red" if lost else "")
-    name = words.namespace(line.ns, short=look.short_ids)
-    title = (f"subgraph {name}", "bold magenta") if line.ns else (words.ROOT, "bold")
-    text = Text.assemble(title, f": {count}")
-    if line.after:
-        gone = ", which is not stored" if line.after_gone else ""
-        text.append(f", after {words.name(line.after, short=look.short_ids)}{gone}", style="dim")
-    return text.append(", lost an open conflict", style="red") if lost else text
+        return Text(f"fork{lost or left}: {count}", style="red" if lost else "")
+    first = line.stops[0]
+    ns = first.node.checkpoint_ns
+    name = f"subgraph {words.namespace(ns, short=look.short_ids)}" if ns else words.ROOT
+    text = Text.assemble((name, "bold magenta" if ns else "bold"), f": {count}")
+    if first.parent is not None:
+        gone = ", which is not stored" if first.parent_gone else ""
+        after = words.name(first.parent[1], short=look.short_ids)
+        text.append(f", after {after}{gone}", style="dim")
+    return text.append(lost, style="red")
 
 
 def _folded(stops: Sequence[Stop], look: Look, depth: int) -> Iterable[Stop | list[Stop]]:
@@ -115,8 +116,7 @@ def _folded(stops: Sequence[Stop], look: Look, depth: int) -> Iterable[Stop | li
 
 
 def _fold_label(stops: list[Stop]) -> Text:
-    line = Line(ns="", fork=False, after=None, after_gone=False, stops=stops)
-    nodes = [stop.node for stop in under([line])]
+    nodes = [stop.node for stop in under([Line(fork=False, stops=stops)])]
     steps = [step for s in stops if (step := fact(s.metadata, "step", int)) is not None]
     span = f" from step {steps[0]} to {steps[-1]}" if steps else ""
     below = len(nodes) - len(stops)
@@ -132,7 +132,7 @@ def _draw_stop(tree: Tree, stop: Stop, look: Look, depth: int) -> list[tuple[Tre
     if stop.node.writes and (stop.last or look.writes):
         what = Text("pending writes", style="yellow") if stop.last else Text("writes")
         _draw_writes(item.add(what), stop.node.writes, look)
-    lines = stop.nested + stop.forks
+    lines = sorted(stop.below, key=lambda line: line.fork)
     if lines and depth >= DEPTH_MAX and not look.everything:
         item.add(_more(sum(1 for _ in under(lines)), "checkpoint", "deeper"))
         return []

@@ -10,7 +10,7 @@ circle; nothing recurses, for forks may be as deep as a thread is long.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,40 +27,66 @@ class Stop:
 
     node: ThreadNode
     metadata: dict[str, Any]
+    parent: Name | None
+    parent_gone: bool = False
+    """Whether the parent is not stored any more."""
     others: int
     """Further records of the same id: it was put again, or two lineages disagree about it."""
     last: bool = True
     """Nobody's parent in its namespace."""
-    forks: list["Line"] = field(default_factory=list)
-    nested: list["Line"] = field(default_factory=list)
-    """Of the graphs that ran inside it."""
+    below: list["Line"] = field(default_factory=list)
+    """Of the graphs that ran inside it, and forks."""
+
+    @property
+    def name(self) -> Name:
+        """Of the checkpoint."""
+        return self.node.checkpoint_ns, self.node.checkpoint_id
+
+    @property
+    def forks(self) -> bool:
+        """Whether another line of its namespace leaves here."""
+        return any(line.fork for line in self.below)
 
 
 @dataclass(slots=True, kw_only=True)
 class Line:
     """Checkpoints of one namespace, each the parent of the next, oldest first."""
 
-    ns: str
     fork: bool
-    """Whether it leaves another line of its namespace, at the stop that it hangs below."""
-    after: str | None
-    """Parent of the first one, where that does not stand just above."""
-    after_gone: bool
-    """Whether that parent is not stored any more."""
-    stops: list[Stop] = field(default_factory=list)
+    """Whether the parent of its first checkpoint stands just above."""
+    stops: list[Stop]
 
 
 def forest(nodes: Iterable[ThreadNode]) -> list[Line]:
     """The lines that hang below nothing, root graph first."""
-    planter = _Planter(nodes)
-    groups: dict[tuple[Name | None, str], list[Name]] = defaultdict(list)
-    for name in sorted(planter.stops, key=lambda n: (n[1], n[0])):
-        groups[planter.enclosing(name), name[0]].append(name)
+    stops = _stops(nodes)
+    spine: set[Name | None] = set()
+    """The heads and all their ancestors."""
+    for stop in stops.values():
+        at = stop if stop.node.head else None
+        while at and at.name not in spine:
+            spine.add(at.name)
+            at = stops.get(at.parent) if at.parent else None
+    # What a line goes on with comes last among those that share a parent.
+    order = sorted(stops.values(), key=lambda s: (s.name in spine, _rank(s.node), s.name[::-1]))
+    inside = {stop.name: _enclosing(stop, stops) for stop in order}
+    children: dict[Name, list[Stop]] = defaultdict(list)
+    roots: list[Stop] = []
+    for stop in order:
+        parent = stop.parent
+        if parent in stops and inside[parent] == inside[stop.name]:
+            children[parent].append(stop)
+        else:
+            roots.append(stop)
     top: list[Line] = []
-    for (enclosing, _), names in groups.items():
-        lines = planter.lines(names)
-        (top if enclosing is None else planter.stops[enclosing].nested).extend(lines)
-    return sorted(top, key=lambda line: line.ns)
+    planted: set[Name] = set()
+    # All of them once more: those are left over whose parents form a circle.
+    for root in (*roots, *order):
+        if root.name not in planted:
+            enclosing = inside[root.name]
+            lines = top if enclosing is None else stops[enclosing].below
+            lines.append(_grown(root, children, planted))
+    return sorted(top, key=lambda line: line.stops[0].name[0])
 
 
 def under(lines: Iterable[Line]) -> Iterator[Stop]:
@@ -69,93 +95,54 @@ def under(lines: Iterable[Line]) -> Iterator[Stop]:
     while work:
         for stop in work.pop().stops:
             yield stop
-            work += (*stop.forks, *stop.nested)
+            work += stop.below
 
 
-class _Planter:
-    def __init__(self, nodes: Iterable[ThreadNode]) -> None:
-        self.stops: dict[Name, Stop] = {}
-        # Of several records of one id, readers get the one that ranks highest, which comes last.
-        for node in sorted(nodes, key=_rank):
-            name = node.checkpoint_ns, node.checkpoint_id
-            others = self.stops[name].others + 1 if name in self.stops else 0
-            metadata = metadata_of(node.metadata)
-            self.stops[name] = Stop(node=node, metadata=metadata, others=others)
-        self.parents = {name: _parent(stop.node) for name, stop in self.stops.items()}
-        for parent in self.parents.values():
-            if parent in self.stops:
-                self.stops[parent].last = False
-        self.spine: set[Name | None] = set()
-        """The heads and all their ancestors."""
-        for name, stop in self.stops.items():
-            at = name if stop.node.head else None
-            while at and at not in self.spine:
-                self.spine.add(at)
-                at = self.parents.get(at)
-        self.planted: set[Name] = set()
-
-    def enclosing(self, name: Name) -> Name | None:
-        """The nearest stored checkpoint that `name` ran in. Its namespace is shorter, so that no
-        two can stand below each other."""
-        ns = name[0]
-        parents = fact(self.stops[name].metadata, "parents", dict) or {}
-        outer = [
-            (o, c)
-            for o, c in parents.items()
-            if ns and (not o or ns.startswith(o + "|")) and isinstance(c, str)
-        ]
-        stored = (found for found in outer if found in self.stops)
-        return max(stored, key=lambda n: len(n[0]), default=None)
-
-    def lines(self, names: list[Name]) -> list[Line]:
-        """The lines of what one namespace has below one enclosing checkpoint; what leads to the
-        head goes last, where the eye ends."""
-        children: dict[Name | None, list[Name]] = defaultdict(list)
-        members = set(names)
-        for name in sorted(names, key=self._rank_in_line):
-            parent = self.parents[name]
-            children[parent if parent in members else None].append(name)
-        lines: list[Line] = []
-        # All names once more: those are left over whose parents form a circle.
-        for start in (*children[None], *names):
-            work = [(start, lines)]
-            while work:
-                self._plant(*work.pop(), children, work)
-        return lines
-
-    def _plant(
-        self,
-        at: Name,
-        into: list[Line],
-        children: dict[Name | None, list[Name]],
-        work: list[tuple[Name, list[Line]]],
-    ) -> None:
-        """Follows one line from `at` to its end; leaves the forks on its way to `work`."""
-        if at in self.planted:
-            return
-        parent = self.parents[at]
-        fork = parent in self.stops and into is self.stops[parent].forks
-        after = None if fork or parent is None else parent[1]
-        gone = after is not None and parent not in self.stops
-        into.append(line := Line(ns=at[0], fork=fork, after=after, after_gone=gone))
-        following: Name | None = at
-        while following is not None:
-            stop = self.stops[following]
-            self.planted.add(following)
-            line.stops.append(stop)
-            after_it = [c for c in children[following] if c not in self.planted]
-            following = after_it.pop() if after_it else None
-            work += ((fork, stop.forks) for fork in reversed(after_it))
-
-    def _rank_in_line(self, name: Name) -> tuple[bool, tuple[bool, bool, bool, int], str]:
-        return name in self.spine, _rank(self.stops[name].node), name[1]
+def _stops(nodes: Iterable[ThreadNode]) -> dict[Name, Stop]:
+    stops: dict[Name, Stop] = {}
+    # Of several records of one id, readers get the one that ranks highest, which comes last.
+    for node in sorted(nodes, key=_rank):
+        name = node.checkpoint_ns, node.checkpoint_id
+        known = node.parent_id and node.parent_id != node.checkpoint_id
+        stops[name] = Stop(
+            node=node,
+            metadata=metadata_of(node.metadata),
+            parent=(node.checkpoint_ns, node.parent_id) if known else None,
+            others=stops[name].others + 1 if name in stops else 0,
+        )
+    for stop in stops.values():
+        if stop.parent in stops:
+            stops[stop.parent].last = False
+        else:
+            stop.parent_gone = stop.parent is not None
+    return stops
 
 
 def _rank(node: ThreadNode) -> tuple[bool, bool, bool, int]:
     return node.head, node.on_winner, not node.loser, node.hlc
 
 
-def _parent(node: ThreadNode) -> Name | None:
-    if not node.parent_id or node.parent_id == node.checkpoint_id:
-        return None
-    return node.checkpoint_ns, node.parent_id
+def _enclosing(stop: Stop, stops: Mapping[Name, Stop]) -> Name | None:
+    """The nearest stored checkpoint that `stop` ran in. Its namespace is shorter, so that no two
+    can stand below each other."""
+    ns = stop.node.checkpoint_ns
+    parents = fact(stop.metadata, "parents", dict) or {}
+    named = [(o, c) for o, c in parents.items() if isinstance(c, str) and (o, c) in stops]
+    outer = [name for name in named if ns and (not name[0] or ns.startswith(name[0] + "|"))]
+    return max(outer, key=lambda name: len(name[0]), default=None)
+
+
+def _grown(root: Stop, children: Mapping[Name, list[Stop]], planted: set[Name]) -> Line:
+    """The line that begins with `root`, with its forks and theirs."""
+    whole = Line(fork=False, stops=[root])
+    work = [whole]
+    while work:
+        line = work.pop()
+        for stop in line.stops:  # which grows under way
+            planted.add(stop.name)
+            after = [c for c in children.get(stop.name, ()) if c.name not in planted]
+            line.stops += after[-1:]
+            forks = [Line(fork=True, stops=[c]) for c in after[:-1]]
+            stop.below += forks
+            work += forks
+    return whole

@@ -1,6 +1,9 @@
 """`checkpoint-router serve`: a router in the foreground, until SIGTERM or SIGINT."""
 
-from typing import Annotated
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -44,21 +47,25 @@ def serve(
       checkpoint-router serve --storage memory: --listen 127.0.0.1:0
       checkpoint-router serve --config router.toml
     """
+    # Every option but --config is a setting of the same name.
+    flags = {name: value for name, value in locals().items() if name != "config"}
+    run_router(flags, file=config)
+
+
+def run_router(
+    flags: Mapping[str, Any],
+    announce: Callable[[str], None] | None = None,
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> None:
+    """Runs a router to its end. `announce` learns its address instead of standard output."""
+    # Not above: the other commands need no server, and their users wait for every import.
     from checkpoint_router.server.serve import run
     from checkpoint_router.server.settings import load
 
-    flags = {
-        "listen": listen,
-        "storage": storage,
-        "log_format": log_format,
-        "log_level": log_level,
-        "drain_seconds": drain_seconds,
-        "stream_stall_seconds": stream_stall_seconds,
-        "bytes_in_flight_max": bytes_in_flight_max,
-        "reflection": reflection,
-    }
-    settings = load(flags, file=config).settings
+    settings = load(flags, environ=environ, file=file).settings
     try:
-        raise typer.Exit(run(settings))
+        run(settings, *([announce] if announce else []))
     except Unavailable as e:  # its storage: nobody was there to be unreachable
         raise Refused(e.message, **e.attributes) from None

@@ -32,6 +32,9 @@ from checkpoint_router.cli.options import (
 WIDE_COLUMNS: Final = 150
 """From here on a terminal has room for whole checkpoint ids in a tree."""
 
+_LIST: Final = ("THREAD", "CHECKPOINTS", "EVENTS", "CONFLICTS", "GENERATION", "HEAD", "UPDATED")
+_HISTORY: Final = ("CHECKPOINT", "NAMESPACE", "STEP", "SOURCE", "WRITTEN", "WRITES", "WRITTEN BY")
+
 T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -65,27 +68,16 @@ def list_threads(
     else:
         rows = [
             (
-                t.thread_id,
-                str(t.checkpoints),
-                str(t.events),
-                str(t.open_conflicts),
-                str(t.generation),
-                t.head or "-",
-                words.moment(t.updated_unix_ms),
+                *(t.thread_id, t.checkpoints, t.events, t.open_conflicts, t.generation),
+                *(t.head or "-", words.moment(t.updated_unix_ms)),
             )
             for t in found
         ]
-        console.table(_LIST, rows, right=(1, 2, 3, 4))
+        console.table(_LIST, rows)
     if more:
         console.say(f"There are more than {limit}: raise --limit, or give --all.")
     elif not found:
         console.say(f"Tenant {words.printable(router.tenant)} has no threads here.")
-
-
-_LIST: Final = (
-    *("THREAD", "CHECKPOINTS", "EVENTS", "CONFLICTS"),
-    *("GENERATION", "HEAD", "UPDATED"),
-)
 
 
 @app.command()
@@ -166,12 +158,12 @@ def history(
         query: dict[str, Any] = {"ns": namespace, "before": before, "losers": losers}
         checkpoints = router.history(thread, page=page, **query)
         found, more = _first(checkpoints, None if everything else limit)
+    listed = [documents.listed(c) for c in found]
     if output is Output.JSON:
-        listed = [documents.listed(c) for c in found]
         body = {**_named(router, thread), "checkpoints": listed, "more": more}
         console.document("thread.history", body)
     elif found:
-        console.table(_HISTORY, [_history_row(documents.listed(c)) for c in found], right=(2, 5))
+        console.table(_HISTORY, map(_history_row, listed))
     if more:
         console.say(
             "There are older ones: raise --limit, give --all, or "
@@ -179,21 +171,6 @@ def history(
         )
     if not found:
         raise _nothing(router, thread, "that matches" if namespace is not None or before else "")
-
-
-_HISTORY: Final = ("CHECKPOINT", "NAMESPACE", "STEP", "SOURCE", "WRITTEN", "WRITES", "WRITTEN BY")
-
-
-def _history_row(found: documents.Document) -> tuple[str, ...]:
-    return (
-        found["checkpoint_id"],
-        found["checkpoint_ns"] or "(root)",
-        "?" if found["step"] is None else str(found["step"]),
-        found["source"] or "-",
-        words.moment(found["written_unix_ms"]),
-        str(len(found["writes"])),
-        words.some(write["task"] for write in found["writes"]) or "-",
-    )
 
 
 @app.command()
@@ -235,6 +212,18 @@ def conflicts(
     console.say(said if found else f"No conflicts in {_title(router, thread)}.")
     if check and still_open:
         raise typer.Exit(Exit.NEGATIVE)
+
+
+def _history_row(found: documents.Document) -> tuple[str | int, ...]:
+    return (
+        found["checkpoint_id"],
+        found["checkpoint_ns"] or "(root)",
+        "?" if found["step"] is None else found["step"],
+        found["source"] or "-",
+        words.moment(found["written_unix_ms"]),
+        len(found["writes"]),
+        words.some(write["task"] for write in found["writes"]) or "-",
+    )
 
 
 def _first(items: Iterator[T], limit: int | None) -> tuple[list[T], bool]:
