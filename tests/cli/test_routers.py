@@ -181,7 +181,7 @@ def test_doctor_reads_a_storage_that_no_router_uses_and_changes_nothing(shard: P
     assert said.returncode == 0, said.stdout
     assert {
         "good  lock: no router uses it",
-        "good  content: 1 threads, 1 events, 1 values, commit 2",
+        "good  content: 1 thread, 1 event, 1 value, commit 2",
         "good  last commit: the database has every commit that was acknowledged",
         "good  integrity: SQLite's own check passes",
         "good  records: all 2 records and values are whole",
@@ -207,7 +207,7 @@ def test_doctor_reads_beside_a_running_router_what_costs_it_nothing(tmp_path: Pa
 
 def test_doctor_names_the_record_that_is_broken(shard: Path) -> None:
     with sqlite3.connect(shard / "shard-0.sqlite3") as conn:
-        conn.execute("UPDATE record SET body = substr(body, 1, length(body) - 1)")
+        conn.execute("UPDATE event SET body = substr(body, 1, length(body) - 1)")
     conn.close()
     said = run("doctor", "--storage", f"sqlite:{shard}", "--deep")
     assert said.returncode == 1

@@ -78,11 +78,12 @@ def _look(
 
 
 def _held(conn: sqlite3.Connection) -> Iterator[Finding]:
-    threads, events, blobs = conn.execute(
+    counts = conn.execute(
         "SELECT (SELECT count(*) FROM thread), (SELECT count(*) FROM event),"
         " (SELECT count(*) FROM blob)"
     ).fetchone()
-    text = f"{threads:,} threads, {events:,} events, {blobs:,} values"
+    named = zip(counts, ("thread", "event", "value"), strict=True)
+    text = ", ".join(f"{n:,} {noun if n == 1 else noun + 's'}" for n, noun in named)
     yield _good("content", f"{text}, commit {mark.commit_seq(conn):,}")
 
 
