@@ -3,11 +3,14 @@
 A new backend is one line in `BACKENDS`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from checkpoint_router.storage.open import storage_from_url
 from checkpoint_router.storage.port import Append, Storage, Stored
+
+from . import servers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,14 +18,16 @@ class Backend:
     """One line of the list."""
 
     name: str
-    url: str
-    """`{directory}` stands for a fresh one."""
+    url: Callable[[Path], str]
+    """Of an empty storage, which may use that fresh directory."""
     survives_its_process: bool
 
 
 BACKENDS = (
-    Backend(name="memory", url="memory:", survives_its_process=False),
-    Backend(name="sqlite", url="sqlite:{directory}/shard", survives_its_process=True),
+    Backend(name="memory", url=lambda _: "memory:", survives_its_process=False),
+    Backend(name="sqlite", url=lambda d: f"sqlite:{d}/shard", survives_its_process=True),
+    Backend(name="redis", url=lambda _: servers.redis(), survives_its_process=True),
+    Backend(name="redis-cluster", url=lambda _: servers.redis_cluster(), survives_its_process=True),
 )
 
 
@@ -30,7 +35,7 @@ class Shard:
     """One storage, over restarts."""
 
     def __init__(self, backend: Backend, directory: Path) -> None:
-        self.url = backend.url.format(directory=directory)
+        self.url = backend.url(directory)
         self._backend = backend
         self.storage: Storage = storage_from_url(self.url)
 

@@ -83,7 +83,8 @@ async def test_a_fresh_storage_is_empty(storage: Storage) -> None:
 
 
 def test_every_backend_of_a_scheme_runs_this_suite() -> None:
-    assert {backend.url.partition(":")[0] for backend in BACKENDS} == set(SCHEMES)
+    modules = {maker.partition(":")[0].rpartition(".")[2] for maker, _ in SCHEMES.values()}
+    assert {backend.name.partition("-")[0] for backend in BACKENDS} == modules
 
 
 @pytest.mark.parametrize("url", ["", "sqlite", "postgres://host/db", "SQLITE:x", ":", "x:y"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Final
 
-from checkpoint_router.core.errors import UnknownStorage
+from checkpoint_router.core.errors import Refused, UnknownStorage
 from checkpoint_router.storage.port import Storage
 
 SCHEMES: Final[Mapping[str, tuple[str, str]]] = {
@@ -17,12 +17,17 @@ SCHEMES: Final[Mapping[str, tuple[str, str]]] = {
         "memory:  (ends with the process; for tests)",
     ),
     "sqlite": ("checkpoint_router.backends.sqlite:from_url", "sqlite:DIRECTORY"),
+    "redis": ("checkpoint_router.backends.redis:from_url", "redis://HOST:PORT/DB"),
+    "rediss": ("checkpoint_router.backends.redis:from_tls_url", "rediss://HOST:PORT/DB  (TLS)"),
 }
 """Scheme to the callable that makes the storage from what follows the colon, and to a usage."""
 
 
 def storage_from_url(url: str) -> Storage:
-    """The storage that `url` names. Raises UnknownStorage, or InvalidArgument for a bad rest."""
+    """The storage that `url` names.
+
+    Raises UnknownStorage, InvalidArgument for a bad rest, Refused if its driver is not installed.
+    """
     scheme, colon, rest = url.partition(":")
     if not colon or scheme not in SCHEMES:
         known = "; ".join(usage for _, usage in SCHEMES.values())
@@ -30,5 +35,12 @@ def storage_from_url(url: str) -> Storage:
             f"no storage is called {url!r}. Known are: {known}.", field="storage", url=url
         )
     module, _, name = SCHEMES[scheme][0].partition(":")
-    make: Callable[[str], Storage] = getattr(import_module(module), name)
+    try:
+        make: Callable[[str], Storage] = getattr(import_module(module), name)
+    except ModuleNotFoundError as e:
+        extra = module.rpartition(".")[2]
+        raise Refused(
+            f"a storage {scheme}: needs the Python package {e.name!r}, which is not installed. "
+            f"Install the extra: pip install 'langgraph-checkpoint-router[server,{extra}]'."
+        ) from None
     return make(rest)

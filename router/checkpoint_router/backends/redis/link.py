@@ -1,0 +1,169 @@
+"""One Redis, or one cluster: a script in, its answer out, every failure typed.
+
+Owner of what was seen of each slot: its incarnation and how many writes it counted. An answer
+that counts fewer than were seen before its call began comes from a server that lost writes.
+Nothing is sent twice from here: the driver's own retries are off.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha1
+from typing import Any, Final
+
+import redis.asyncio as driver
+from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from checkpoint_router.backends.redis import layout
+from checkpoint_router.backends.redis.place import Place
+from checkpoint_router.backends.redis.values import pack
+from checkpoint_router.core.errors import DataLoss, Unavailable
+from checkpoint_router.core.ids import ThreadKey, slot_of
+
+_HINTS: Final = (
+    ("OOM", "Its memory is full: raise maxmemory, or prune threads."),
+    ("MISCONF", "It cannot save to its disk: look at its log, free some space."),
+    ("READONLY", "It is a replica: name the primary in the storage URL."),
+    ("NOPERM", "This user may not do that: it needs read, write and scripting on all keys."),
+    ("NOAUTH", "It wants a password: name a password_file in the storage URL."),
+    ("WRONGPASS", "Check user and password."),
+    ("LOADING", "It is loading its data: wait until it has."),
+    ("CLUSTERDOWN", "Part of the cluster is away: look at CLUSTER INFO."),
+    ("BUSY", "Some other script holds it up."),
+)
+
+
+_Seen = tuple[bytes, int]
+"""The incarnation of a slot, and how many writes it counts."""
+
+
+class Script:
+    """A text that the server keeps under the hash of it."""
+
+    def __init__(self, name: str) -> None:
+        self.text = layout.script(name)
+        self.sha = sha1(self.text.encode()).hexdigest()  # noqa: S324 - it is the server's name
+
+
+APPEND: Final = Script("append")
+IMAGE: Final = Script("image")
+READ: Final = Script("read")
+DELETE: Final = Script("delete")
+ERASE: Final = Script("erase")
+
+
+class Link:
+    """From `open` to `close`."""
+
+    def __init__(self, place: Place, lost: Callable[[str], None]) -> None:
+        self.place = place
+        self._client: Any = None
+        """The driver's; a cluster's has the same commands."""
+        self.clustered = False
+        self._lost = lost
+        self._seen: dict[int, _Seen] = {}
+
+    async def open(self) -> None:
+        """Connects, and finds out whether this is a cluster."""
+        retry = Retry(NoBackoff(), 0)
+        self._client = driver.Redis(db=self.place.db, retry=retry, **self.place.options())
+        about = await self.do("info", "cluster")
+        self.clustered = bool(about.get("cluster_enabled"))
+        if self.clustered:
+            await self._client.aclose()
+            self._client = driver.RedisCluster(retry=retry, **self.place.options())
+            await self.do("initialize")
+
+    async def close(self) -> None:
+        """Ends all connections. Idempotent."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    @property
+    def _open(self) -> Any:
+        if self._client is None:
+            raise Unavailable("the storage is closed. Nothing was written or read.")
+        return self._client
+
+    async def do(self, method: str, *args: Any) -> Any:
+        """The answer of one of the driver's commands. Raises Unavailable."""
+        return await self._answer(getattr(self._open, method)(*args))
+
+    async def all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The answers of many commands, in one journey to each server."""
+        pipe = self._open.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        return list(await self._answer(pipe.execute()))
+
+    async def of_each(self, *command: str) -> list[Any]:
+        """The answer of each server that takes writes."""
+        servers = self._open.get_primaries() if self.clustered else [self._open]
+        return [await self._answer(server.execute_command(*command)) for server in servers]
+
+    async def _answer(self, call: Awaitable[Any], thread: ThreadKey | None = None) -> Any:
+        try:
+            return await call
+        except (exceptions.RedisError, OSError, TimeoutError) as e:
+            raise self._fault(e, thread) from None
+
+    async def run(
+        self, script: Script, thread: ThreadKey, ask: dict[str, Any], *bulk: bytes
+    ) -> Any:
+        """What a script answers about a thread, without the state of its slot."""
+        slot = slot_of(thread.thread)
+        before = self._seen.get(slot)
+        keys = layout.keys(thread)
+        args = (len(keys), *keys, pack(ask), *bulk)
+        answer = await self._answer(self._evaluate(script, args), thread)
+        await self._compare(slot, before, (bytes(answer[0]), int(answer[1])))
+        return answer[2:]
+
+    async def _evaluate(self, script: Script, args: tuple[Any, ...]) -> Any:
+        try:
+            return await self._open.evalsha(script.sha, *args)
+        except exceptions.NoScriptError:
+            return await self._open.eval(script.text, *args)
+
+    async def _compare(self, slot: int, before: _Seen | None, found: _Seen) -> None:
+        seen = self._seen.get(slot)
+        if before is None or not before[0]:
+            if seen == before or (seen is not None and seen[0] == found[0]):
+                self._seen[slot] = max(found, seen or found)
+            return
+        if found[0] == before[0] and found[1] >= before[1]:
+            if seen is not None and seen[0] == found[0]:
+                self._seen[slot] = max(found, seen)
+            return
+        if seen is None or seen[0] != before[0] or seen[1] < before[1]:
+            return  # Another call has noticed it.
+        self._seen[slot] = found
+        self._lost(
+            f"slot {slot} has {found[1]} writes of incarnation {found[0].hex()[:8] or '-'}, after "
+            f"{before[1]} of {before[0].hex()[:8]}"
+        )
+        if found[0] == before[0]:
+            # Counts will soon be as high as they were: whoever has not looked shall still see it.
+            await self.do("hset", layout.slot_key(slot), "inc", secrets.token_bytes(16))
+            self._seen.pop(slot, None)
+
+    def _fault(self, error: Exception, thread: ThreadKey | None) -> Exception:
+        text = str(error)
+        if isinstance(error, exceptions.ResponseError) and thread is not None:
+            foreign = "WRONGTYPE" in text or "user_script" in text
+            if foreign and "OOM" not in text and "non local key" not in text:
+                return DataLoss(
+                    f"what Redis has of thread {thread.thread!r} (tenant {thread.tenant!r}) is not "
+                    f"what was stored: {text}. Nothing was written. Other threads are not touched "
+                    f"by this. Put back a backup, or delete the keys of the thread.",
+                    tenant=thread.tenant,
+                    thread=thread.thread,
+                )
+        hint = next((h for word, h in _HINTS if word in text), "Check that it runs and answers.")
+        return Unavailable(
+            f"Redis at {self.place.url} failed: {text or type(error).__name__}. {hint} The call "
+            f"may be repeated and then has the effect of one.",
+            redis=type(error).__name__,
+        )
