@@ -15,7 +15,6 @@ from checkpoint_router.core.records import Event, WriteRow, WriteSet
 from checkpoint_router.core.token import parse
 from checkpoint_router.engine import reading, removal, writing
 from checkpoint_router.engine.removal import Removal
-from checkpoint_router.engine.shard import Shard
 from checkpoint_router.engine.threads import ThreadState
 from checkpoint_router.engine.writing import Writing
 from checkpoint_router.server.admission import Admission
@@ -65,15 +64,10 @@ def history_before_storage(patch: Patch) -> None:
 
 
 def answer_before_storage(patch: Patch) -> None:
-    finish = Shard.finish
+    async def eager(self: Writing, state: ThreadState, event: Event, asked: Append) -> Any:
+        return PutAnswer(missing=(), clock=self._shard.clock(state.history))
 
-    async def eager(self: Shard, work: Any) -> Any:
-        if work.__name__ != "_append":
-            return await finish(self, work)
-        work.close()
-        return PutAnswer(missing=(), clock=self.clock(History(ThreadKey("", ""), 1)))
-
-    patch.setattr(Shard, "finish", eager)
+    patch.setattr(Writing, "_append", eager)
 
 
 def history_kept_after_a_delete(patch: Patch) -> None:

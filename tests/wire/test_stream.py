@@ -17,7 +17,9 @@ from checkpoint_router.engine.engine import Engine
 from checkpoint_router.server.admission import Admission
 from checkpoint_router.server.calls import Router
 from checkpoint_router.server.stream import Connection
+from checkpoint_router.storage.memory import MemoryStorage
 from checkpoint_router.storage.open import storage_from_url
+from checkpoint_router.storage.port import Append, Appended, Known, ThreadImage
 from checkpoint_router.testing import RunningRouter, running_router
 from checkpoint_router.v1 import checkpoint_service_pb2 as calls
 from checkpoint_router.wire import requests
@@ -193,6 +195,72 @@ class Flood:
 
     async def write(self, frame: bytes) -> None:
         await self.reads_on.wait()
+
+
+class SlowAnswers(MemoryStorage):
+    """Stands in for a storage that takes an event in at once and says so late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_it, self.say_so = asyncio.Event(), asyncio.Event()
+        self.images = 0
+
+    async def image(self, thread: ThreadKey, known: Known | None = None) -> ThreadImage:
+        self.images += 1
+        return await super().image(thread, known)
+
+    async def append(self, append: Append) -> Appended:
+        answer = await super().append(append)
+        self.has_it.set()
+        await self.say_so.wait()
+        return answer
+
+
+class Leaving(Flood):
+    """A client that sends a put, and gives it up when the storage has it."""
+
+    def __init__(self, put: calls.Call, has_it: asyncio.Event, *, cancels: bool) -> None:
+        frames = [calls.ConnectRequest(calls=[put])]
+        if cancels:
+            frames.append(calls.ConnectRequest(cancelled=[put.call_id]))
+        super().__init__([frame.SerializeToString() for frame in frames])
+        self._has_it = has_it
+        self.reads_on.set()
+
+    async def read(self) -> Any:
+        if len(self.frames) < 2 and self.read_before:
+            await self._has_it.wait()
+        self.read_before = True
+        return await super().read()
+
+    read_before = False
+
+
+@pytest.mark.parametrize("cancels", [True, False], ids=["cancelled", "gone"])
+async def test_a_put_that_is_given_up_while_it_is_stored_is_known_without_reading_it_back(
+    thread: ThreadKey, segment: bytes, cancels: bool
+) -> None:
+    storage = SlowAnswers()
+    engine = Engine(storage, now_ms=lambda: 1, version="test")
+    await engine.open()
+    seen = await engine.get_tuple(thread, "", None, None, deadline=float("inf"))
+    put = call_of("put", put_request(thread, first_event(seen, segment)), 1)
+    client: Any = Leaving(put, storage.has_it, cancels=cancels)
+    connection = Connection(Router(engine=engine, admission=Admission()), client, stall_seconds=9)
+    stream = asyncio.create_task(connection.run())
+    async with asyncio.timeout(SECONDS):
+        await storage.has_it.wait()
+        if not cancels:
+            stream.cancel()
+            await asyncio.wait([stream])
+        while client.frames:
+            await asyncio.sleep(0)
+        before = storage.images
+        storage.say_so.set()
+        await asyncio.wait([stream])
+        while not (await engine.get_tuple(thread, "", None, None, deadline=float("inf"))).tuple:
+            await asyncio.sleep(0)
+    assert storage.images == before
 
 
 async def left_of_a_flood(engine: Engine, frames: list[bytes]) -> int:

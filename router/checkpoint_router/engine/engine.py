@@ -1,11 +1,14 @@
 """One router: takes events in, and hands every other question to the file that answers it.
 
 Owner of the state: the storage below. Rules: a put is acknowledged after its transaction; a
-history in memory takes an event in after the storage did; a call that is cancelled leaves no
-difference between the two; the router decides nothing that the client has fixed.
+history in memory takes an event in after the storage did; a call leaves no difference
+between the two; the router decides nothing that the client has fixed.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import (
@@ -57,6 +60,11 @@ class Engine:
         self._listing = Listing(self.shard, self._reading)
         self._removal = Removal(self.shard)
         self._inspection = Inspection(self.shard, self._reading)
+
+    @property
+    def storing(self) -> AbstractSet[asyncio.Task[Any] | None]:
+        """Tasks that must not be cancelled now: the storage may take in what they brought."""
+        return self.shard.storing
 
     async def open(self) -> None:
         """Takes the storage. Errors as `Storage.open`."""

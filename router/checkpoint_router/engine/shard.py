@@ -34,6 +34,8 @@ class Shard:
         self.threads = Threads(storage, events_max=events_max)
         self.now_ms = now_ms
         self.key = b""
+        self.storing: set[asyncio.Task[Any] | None] = set()
+        """Tasks that wait for the storage to take in what they brought, and are not cancelled."""
         self._commits: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:

@@ -8,8 +8,7 @@ On a storage that other routers write to as well, whoever reads asks for what is
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.errors import RouterError
@@ -74,6 +73,30 @@ class ThreadState:
                 self._waiters.remove(waiter)
 
 
+class Use:
+    """One use of a thread's state. A class, since a generator costs each call twice as much."""
+
+    __slots__ = ("_fresh", "_state", "_thread", "_threads")
+
+    def __init__(self, threads: "Threads", thread: ThreadKey, fresh: bool) -> None:
+        self._threads, self._thread, self._fresh = threads, thread, fresh
+
+    async def __aenter__(self) -> ThreadState:
+        self._state = state = self._threads.begin(self._thread)
+        try:
+            if self._fresh:
+                await self._threads.refresh(self._thread, state)
+            elif state.doubtful:
+                await self._threads.settle(self._thread, state)
+        except BaseException:
+            self._threads.end(self._thread, state)
+            raise
+        return state
+
+    async def __aexit__(self, *_: object) -> None:
+        self._threads.end(self._thread, self._state)
+
+
 class Threads:
     """All histories that a router holds, least recently used first."""
 
@@ -91,10 +114,13 @@ class Threads:
         """Index entries in memory."""
         return self._events
 
-    @asynccontextmanager
-    async def use(self, thread: ThreadKey, *, fresh: bool = True) -> AsyncIterator[ThreadState]:
+    def use(self, thread: ThreadKey, *, fresh: bool = True) -> "Use":
         """The thread's state, loaded, and kept while in use. `fresh`: with all that other routers
         had acknowledged when the call came. Raises as `Storage.check`."""
+        return Use(self, thread, fresh and self._shared)
+
+    def begin(self, thread: ThreadKey) -> ThreadState:
+        """The thread's state, which is not dropped before `end`. It may have to be read."""
         self._storage.check()
         state = self._states.get(thread)
         if state is None:
@@ -102,20 +128,17 @@ class Threads:
         else:
             self._states.move_to_end(thread)
         state.users += 1
-        try:
-            if fresh and self._shared:
-                await self.refresh(thread, state)
-            else:
-                await self.settle(thread, state)
-            yield state
-        finally:
-            state.users -= 1
-            # An empty thread counts too: probing for unknown ids must not fill the memory.
-            size = 1 + len(state.history.entries)
-            self._events += size - state.counted
-            state.counted = size
-            self._make_room()
-            self._keep_recent(thread, state)
+        return state
+
+    def end(self, thread: ThreadKey, state: ThreadState) -> None:
+        """Ends a use."""
+        state.users -= 1
+        # An empty thread counts too: probing for unknown ids must not fill the memory.
+        size = 1 + len(state.history.entries)
+        self._events += size - state.counted
+        state.counted = size
+        self._make_room()
+        self._keep_recent(thread, state)
 
     async def settle(self, thread: ThreadKey, state: ThreadState) -> None:
         """Reads the thread from storage if what is in memory may be behind it."""

@@ -1,15 +1,17 @@
 """Taking events in: decided by the core, committed by the storage, then known to the history.
 
 Rules: a put is acknowledged after its transaction; a history in memory takes an event in after
-the storage did; the router decides nothing that the client has fixed.
+the storage did; the router decides nothing that the client has fixed. Nobody cancels a task
+that is `storing`: what the storage took in, the history must take in.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 from checkpoint_router.core.accept import Accepted, Known, Refused, Wait, accept
 from checkpoint_router.core.answers import NewBlob, PutAnswer, ThreadClock
 from checkpoint_router.core.digests import blob_hash, event_digest
-from checkpoint_router.core.errors import InvalidArgument, RouterError, ThreadDeleted
+from checkpoint_router.core.errors import InvalidArgument, ThreadDeleted
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.core.records import Event, entry_of, pack_event
 from checkpoint_router.core.token import unseal
@@ -74,17 +76,21 @@ class Writing:
                             names=event.blobs(),
                             blobs=tuple(blobs),
                         )
-                        answer = await self._shard.finish(self._append(state, event, append))
+                        answer = await self._append(state, event, append)
                         if answer is not None:
                             return answer
 
     async def _append(self, state: ThreadState, event: Event, append: Append) -> PutAnswer | None:
         """Commits, then lets the history know. None: decide again, the storage knew better."""
+        storing, task = self._shard.storing, asyncio.current_task()
+        storing.add(task)
         try:
             outcome = await self._shard.storage.append(append)
-        except RouterError:
+        except BaseException:
             state.doubtful = True
             raise
+        finally:
+            storing.discard(task)
         return self._take(state, event, append, outcome)
 
     def _take(
@@ -112,7 +118,7 @@ class Writing:
         """Stores blobs ahead of the put that names them. Durable on return."""
         _check_hashes(blobs)
         async with self._shard.threads.use(thread, fresh=False) as state:
-            if not await self._shard.finish(self._shard.storage.put_blobs(thread, gen, blobs)):
+            if not await self._shard.storage.put_blobs(thread, gen, blobs):
                 state.doubtful = True
                 await self._shard.threads.settle(thread, state)
                 raise ThreadDeleted.of(thread.thread, gen, state.history.gen)

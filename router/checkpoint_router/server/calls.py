@@ -54,7 +54,8 @@ async def answer(
 ) -> None:
     """Runs one call of `size` bytes and fills `response`. Raises RouterError and nothing else.
 
-    None for the time-out: the router's own limit, which also bounds a longer one.
+    None for the time-out: the router's own limit, which also bounds a longer one. A steady call
+    has none, and must not be cancelled.
     """
     begun = time.perf_counter()
     outcome = "ok"
@@ -88,6 +89,9 @@ async def _run(
         seconds = timeout_seconds
     deadline = asyncio.get_running_loop().time() + seconds
     try:
+        if handler.steady:
+            await handler.run(router.engine, request, response, deadline)
+            return
         async with asyncio.timeout_at(deadline):
             if handler.large:
                 async with router.admission.large_answers:

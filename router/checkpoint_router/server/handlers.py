@@ -35,6 +35,8 @@ class Handler:
     run: Run
     large: bool = False
     """The answer may be as large as a message: few of these run at once."""
+    steady: bool = False
+    """It needs no time-out: it gives up by itself, and must go to its end once it is storing."""
     service: str = names.SERVICE
 
 
@@ -188,7 +190,15 @@ async def _get_thread(
     wire_admin.fill_tree(response, await engine.tree(thread))
 
 
-def _handler(name: str, module: Any, run: Run, *, large: bool = False, service: str) -> Handler:
+def _handler(
+    name: str,
+    module: Any,
+    run: Run,
+    *,
+    large: bool = False,
+    steady: bool = False,
+    service: str,
+) -> Handler:
     method = "".join(part.capitalize() for part in name.split("_"))
     return Handler(
         name=name,
@@ -197,6 +207,7 @@ def _handler(name: str, module: Any, run: Run, *, large: bool = False, service: 
         response=getattr(module, f"{method}Response"),
         run=run,
         large=large,
+        steady=steady,
         service=service,
     )
 
@@ -204,9 +215,9 @@ def _handler(name: str, module: Any, run: Run, *, large: bool = False, service: 
 CALLS: Final = {
     handler.name: handler
     for handler in (
-        _handler("put", calls, _put, service=names.SERVICE),
-        _handler("put_writes", calls, _put_writes, service=names.SERVICE),
-        _handler("put_blobs", calls, _put_blobs, service=names.SERVICE),
+        _handler("put", calls, _put, steady=True, service=names.SERVICE),
+        _handler("put_writes", calls, _put_writes, steady=True, service=names.SERVICE),
+        _handler("put_blobs", calls, _put_blobs, steady=True, service=names.SERVICE),
         _handler("get_blobs", calls, _get_blobs, large=True, service=names.SERVICE),
         _handler("get_tuple", calls, _get_tuple, large=True, service=names.SERVICE),
         _handler("list_tuples", calls, _list_tuples, large=True, service=names.SERVICE),

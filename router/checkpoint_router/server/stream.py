@@ -120,7 +120,7 @@ class Connection:
         for call_id in cancelled:
             task = self._under_way.get(call_id)
             if task is not None:
-                task.cancel()
+                self._cancel(task)
 
     def _begin(self, part: bytes) -> None:
         call_id, size = call_id_of(part), len(part)
@@ -143,6 +143,11 @@ class Connection:
         self._router.admission.give_bytes(size)
         del self._under_way[call_id]
         self._wake()
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        # What the storage takes in, the engine must learn: such a call goes to its end.
+        if task not in self._router.engine.storing:
+            task.cancel()
 
     # One call -----------------------------------------------------------------------------------
 
@@ -283,7 +288,7 @@ class Connection:
         if self._reader is not None:
             self._reader.cancel()
         for task in self._under_way.values():
-            task.cancel()
+            self._cancel(task)
         self._ready.clear()
         self._ready_bytes = 0
 

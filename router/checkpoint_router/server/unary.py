@@ -4,7 +4,9 @@ Messages are parsed here rather than by grpc, so that bytes are counted before t
 rubbish is answered with a status that says so.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -24,7 +26,8 @@ def method_of(router: Router, handler: Handler) -> Method:
         try:
             router.admission.take_bytes(len(raw))
             try:
-                return await _answer(router, handler, raw, context)
+                work = _answer(router, handler, raw, context)
+                return await (_to_its_end(work) if handler.steady else work)
             finally:
                 router.admission.give_bytes(len(raw))
         except RouterError as e:
@@ -33,6 +36,13 @@ def method_of(router: Router, handler: Handler) -> Method:
             return await abort(context, incident(e, handler.method))
 
     return method
+
+
+async def _to_its_end(work: Coroutine[Any, Any, bytes]) -> bytes:
+    task = asyncio.ensure_future(work)
+    # Where the caller has gone, nobody else looks at what it raised.
+    task.add_done_callback(lambda t: t.cancelled() or t.exception())
+    return await asyncio.shield(task)
 
 
 async def _answer(router: Router, handler: Handler, raw: bytes, context: Context) -> bytes:
