@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,35 @@ def test_a_router_killed_and_started_again_answers_on_the_same_port(
     assert mortal.address == before[0]
     assert mortal.pid != before[1]
     assert read(mortal.address, thread).clock.gen == 1
+
+
+def listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_router_of_a_process_that_was_killed_ends_too() -> None:
+    program = """if True:
+        from checkpoint_router.testing import running_router
+        with running_router() as router:
+            print(router.address, flush=True)
+            input()
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        assert parent.stdout is not None
+        host, _, port = parent.stdout.readline().strip().rpartition(":")
+        assert listens(host, int(port))
+        parent.kill()
+    deadline = time.monotonic() + SECONDS
+    while listens(host, int(port)):
+        assert time.monotonic() < deadline, "the router goes on without its parent"
+        time.sleep(0.02)  # between two looks
 
 
 def test_a_taken_port_is_refused_with_what_to_do(router: RunningRouter, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """A router as a child process.
 
 Owner: `RunningRouter` owns its child, its log file and its port. Rules: nothing waits without a
-deadline; the child is ended by its pid on every way out; a restart has the same port and storage.
+deadline; the child is ended by its pid on every way out, and ends by itself if this process is
+killed (`child`); a restart has the same port and storage.
 """
 
 import contextlib
@@ -65,12 +66,12 @@ class RunningRouter:
         """
         if self._child is not None:
             raise RouterFailed(f"a router is running already, as process {self._child.pid}.")
-        command = [sys.executable, "-m", "checkpoint_router.server"]
+        command = [sys.executable, "-m", "checkpoint_router.testing.child"]
         command += ["--listen", self._listen, "--storage", self.storage]
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(  # noqa: S603  # this interpreter, our own words
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=self._env,
@@ -128,8 +129,9 @@ class RunningRouter:
             if child.poll() is None:
                 child.kill()
                 child.wait()
-            if child.stdout is not None:
-                child.stdout.close()
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    pipe.close()
 
     def _tail(self) -> str:
         return self.log_text()[-4000:]
