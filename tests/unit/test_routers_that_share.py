@@ -5,6 +5,7 @@ The storage is memory, seen by each router as a storage of its own: the rules ar
 
 import asyncio
 from collections.abc import AsyncIterator
+from copy import deepcopy
 from dataclasses import dataclass
 
 import pytest
@@ -287,6 +288,71 @@ async def test_two_routers_that_prune_and_write_at_once_lose_nothing_that_is_sho
     await asyncio.gather(writes(one, "x"), writes(two, "y"), prunes(one, 1), prunes(two, 2))
     last = await one.step("z")
     assert await two.shows() == last.checkpoint_id
+
+
+def goes_back(watched: Watched, then: object) -> None:
+    """The storage has what it had then. (A fake: servers do it in their own tests.)"""
+    assert isinstance(then, dict)
+    watched._threads.clear()
+    watched._threads.update(deepcopy(then))
+
+
+async def test_what_a_storage_lost_is_put_back_by_a_router_that_holds_it(
+    one: Router, two: Router, watched: Watched
+) -> None:
+    await one.step("a")
+    then = deepcopy(watched._threads)
+    event = await one.step("b")
+    await one.put(later("b", 2, event))
+    goes_back(watched, then)
+    assert await two.shows() == "c-a"
+    assert await one.shows() == "c-b-2"
+    assert await two.shows() == "c-b-2"
+
+
+async def test_a_lost_delete_is_done_again_and_what_came_after_it_put_back(
+    one: Router, two: Router, watched: Watched
+) -> None:
+    await one.step("a")
+    then = deepcopy(watched._threads)
+    await one.engine.delete_thread(b.THREAD, None, b"")
+    await one.step("b", gen=2)
+    goes_back(watched, then)
+    assert await one.shows() == "c-b"
+    assert await two.shows() == "c-b"
+
+
+async def test_a_put_on_top_of_what_was_lost_puts_it_back_first(
+    one: Router, watched: Watched
+) -> None:
+    then = deepcopy(watched._threads)
+    event = await one.step("a")
+    goes_back(watched, then)
+    await one.put(later("a", 2, event))
+    assert [e.id.index for e in (await watched.image(b.THREAD)).entries] == [1, 2]
+
+
+async def test_what_nobody_holds_any_more_stays_lost_and_whoever_rests_on_it_is_told(
+    one: Router, two: Router, watched: Watched
+) -> None:
+    then = deepcopy(watched._threads)
+    event = await one.step("a")
+    goes_back(watched, then)
+    assert await two.shows() is None
+    with pytest.raises(Stale):
+        await two.put(later("a", 2, event), seconds=0.1)
+    await two.step("b")
+    assert await two.shows() == "c-b"
+
+
+async def test_a_prune_elsewhere_is_no_loss(one: Router, two: Router, watched: Watched) -> None:
+    for name in ("a", "b"):
+        await one.step(name)
+    assert await two.shows() == "c-b"
+    await one.engine.prune("acme", ["t1"], PruneStrategy.KEEP_LATEST, b"1")
+    stored = len(watched._threads[b.THREAD].payload)
+    assert await two.shows() == "c-b"
+    assert len(watched._threads[b.THREAD].payload) == stored
 
 
 async def test_news_is_taken_in_after_what_it_rests_on_whatever_its_order(

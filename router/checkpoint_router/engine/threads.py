@@ -3,7 +3,8 @@
 Owner of the truth: the storage. A history is dropped when it was not used lately and room is
 needed, and read again after a write whose outcome is unknown. A thread in use is never dropped.
 Puts, prunes and deletes go on while it is read again: none that was applied is forgotten.
-On a storage that other routers write to as well, whoever reads asks for what is new first.
+On a storage that other routers write to as well, whoever reads asks for what is new first; what
+such a storage lost is put back from here as far as it is whole.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from checkpoint_router.core.errors import RouterError
 from checkpoint_router.core.history import History, bits
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.core.records import Entry
+from checkpoint_router.engine import mending
 from checkpoint_router.engine.recent import Recent
 from checkpoint_router.storage.port import Known, Storage
 
@@ -179,6 +181,10 @@ class Threads:
         image = await self._storage.image(thread, known)
         if state.history is not before:
             return  # A delete was applied, and the image may be older: read it again.
+        gone = mending.lost(before, have, image) if self._shared else ()
+        if gone:
+            await mending.put_back(self._storage, before, gone, state.recent)
+            image = await self._storage.image(thread)
         history = before
         if not image.partial:
             history = History(thread, image.gen)
@@ -186,8 +192,8 @@ class Threads:
         if not image.partial and image.gen == before.gen:
             # What was committed and applied while the image was on its way may not be in it.
             self._fold(history, before.entries[have:])
-            gone = (before.entries[p].id for p in bits(before.erased & ~erased))
-            history.erase(id for id in gone if history.entry(id) is not None)
+            pruned = (before.entries[p].id for p in bits(before.erased & ~erased))
+            history.erase(id for id in pruned if history.entry(id) is not None)
         state.known = None if held or not self._shared else image.known
         state.fresh, state.doubtful = asked, False
         if not image.partial:

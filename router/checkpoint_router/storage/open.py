@@ -19,6 +19,10 @@ SCHEMES: Final[Mapping[str, tuple[str, str]]] = {
     "sqlite": ("checkpoint_router.backends.sqlite:from_url", "sqlite:DIRECTORY"),
     "redis": ("checkpoint_router.backends.redis:from_url", "redis://HOST:PORT/DB"),
     "rediss": ("checkpoint_router.backends.redis:from_tls_url", "rediss://HOST:PORT/DB  (TLS)"),
+    "cassandra": (
+        "checkpoint_router.backends.cassandra:from_url",
+        "cassandra://HOST,HOST:PORT/KEYSPACE?dc=DATACENTRE",
+    ),
 }
 """Scheme to the callable that makes the storage from what follows the colon, and to a usage."""
 
@@ -38,6 +42,8 @@ def storage_from_url(url: str) -> Storage:
     try:
         make: Callable[[str], Storage] = getattr(import_module(module), name)
     except ModuleNotFoundError as e:
+        if (e.name or "").startswith("checkpoint_router"):
+            raise
         extra = module.rpartition(".")[2]
         raise Refused(
             f"a storage {scheme}: needs the Python package {e.name!r}, which is not installed. "

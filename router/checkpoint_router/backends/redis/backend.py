@@ -5,7 +5,6 @@ a server lost that it had acknowledged is noticed by whoever looks next, said, a
 """
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,8 +30,7 @@ from checkpoint_router.storage.port import (
     Records,
     ThreadImage,
 )
-
-_LOG = logging.getLogger("checkpoint_router.redis")
+from checkpoint_router.telemetry.logging import logger
 
 _ENTRY_HEAD = 17
 """Flag, actor, n: before the sealed entry in a row of the log."""
@@ -85,7 +83,7 @@ class RedisStorage:
     def _noticed(self, what: str) -> None:
         """The server lost writes: no dot of this actor is given again, and what this process
         made once for all is made again."""
-        _LOG.warning("Redis at %s lost writes that it had acknowledged: %s", self._place.url, what)
+        logger("redis").warning("lost acknowledged writes", storage=self._place.url, what=what)
         self._losses = [*self._losses[:1], what]
         self._writer.new_actor()
         task = asyncio.ensure_future(self._put_back())
@@ -97,7 +95,7 @@ class RedisStorage:
             await self._link.do("setnx", layout.FORMAT_KEY, layout.FORMAT)
             await self._link.do("setnx", layout.SYSTEM_KEY, self._key)
         except Unavailable:
-            _LOG.warning("the key of the system could not be put back: it is tried again")
+            logger("redis").warning("the key of the system is not put back yet")
 
     def check(self) -> None:
         pass
