@@ -109,3 +109,17 @@ def test_a_router_that_goes_away_in_between_leaves_a_command_for_the_rest() -> N
         "error: 1 thread deleted, 2 not: the router is about to stop.",
         f"next:  the rest goes with `{rest}`; what is gone stays gone.",
     ]
+
+
+def test_a_router_that_goes_away_after_the_last_delete_takes_no_answer_along() -> None:
+    def gone(request: Any) -> Any:
+        raise Unavailable("the router is about to stop.")
+
+    with stand_in(
+        GetThread=two_checkpoints, DeleteThread=lambda _: deleted(2), ListThreads=gone
+    ) as target:
+        said = run("thread", "delete", "a", "--yes", "--output", "json", "--target", target)
+    assert said.returncode == 0, said.stderr
+    answer = json.loads(said.stdout)
+    assert [d["thread_id"] for d in answer["deleted"]] == ["a"]
+    assert answer["threads_left"] is None

@@ -119,6 +119,17 @@ def test_pending_writes_are_shown_by_task_and_channel() -> None:
     ]
 
 
+def test_many_tasks_and_channels_are_folded_and_counted() -> None:
+    one = [write("a", f"c{i}") for i in range(BRANCHES_KEPT + 1)]
+    many = [write(f"t{i}", "x", task_id=str(i)) for i in range(BRANCHES_KEPT)]
+    nodes = [node("c0", writes=[*one, *many], head=True)]
+    lines, whole = drawn(tree(nodes)), drawn(tree(nodes), Look(everything=True))
+    assert [line for line in lines if line.endswith("c5 7 B, and 1 more channel")]
+    assert lines[-1].endswith("… 1 task folded (--all)")
+    assert [line for line in whole if line.endswith("c5 7 B, c6 7 B")]
+    assert whole[-1].endswith(f"t{BRANCHES_KEPT - 1} (task {BRANCHES_KEPT - 1}): x 7 B")
+
+
 def test_writes_that_led_on_are_shown_on_demand_but_an_answer_always() -> None:
     nodes = chain(2)
     nodes[0] = node("c0", step=-1, writes=[write("ask", "__resume__"), write("ask", "x")])

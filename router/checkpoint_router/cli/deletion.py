@@ -5,6 +5,7 @@ generation that was shown, so what began after that is never taken along; thread
 by one, and an error leaves a message that says how to go on.
 """
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -56,7 +57,10 @@ def delete(
         if stored:
             _ask(len(stored), yes)
         deleted, error = _delete_each(router, stored)
-        left = sum(1 for _ in router.threads()) if error is None else None
+        left = None
+        if error is None:
+            with suppress(RouterError):  # what was deleted is said all the same
+                left = sum(1 for _ in router.threads())
     if output is Output.JSON:
         body = {"tenant": router.tenant, "deleted": deleted, "threads_left": left}
         console.document("thread.delete", body)

@@ -7,6 +7,7 @@ stand; colour repeats what a word says already, so that a log or a colour-blind 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from rich.text import Text
@@ -26,8 +27,6 @@ FIRST_KEPT: Final = 2
 """Checkpoints at the beginning of a folded line that are still drawn."""
 LAST_KEPT: Final = 8
 """The same at its end, where people look first."""
-INNER_LAST_KEPT: Final = 3
-"""The same for forks and nested graphs."""
 FORKS_KEPT: Final = 10
 """Newest checkpoints with forks that no fold hides."""
 FOLD_MIN: Final = 3
@@ -63,7 +62,7 @@ def draw(thread: GetThreadResponse, title: str, look: Look) -> Tree:
     work = [(root.add(_line_title(line, look)), line, 1) for line in forest(thread.nodes)]
     while work:
         tree, line, depth = work.pop()
-        for part in _folded(line.stops, look, depth):
+        for part in _folded(line.stops, look):
             if isinstance(part, Stop):
                 work.extend(_draw_stop(tree, part, look, depth))
             else:
@@ -91,27 +90,19 @@ def _line_title(line: Line, look: Look) -> Text:
     return text.append(lost, style="red")
 
 
-def _folded(stops: Sequence[Stop], look: Look, depth: int) -> Iterable[Stop | list[Stop]]:
+def _folded(stops: Sequence[Stop], look: Look) -> list[Stop | list[Stop]]:
     """The stops that are drawn, and in their place lists of those that are folded."""
-    last = LAST_KEPT if depth == 1 else INNER_LAST_KEPT
-    if look.everything or len(stops) < FIRST_KEPT + last + FOLD_MIN:
-        return stops
     everywhere = range(len(stops))
     kept = {
         *everywhere[:FIRST_KEPT],
-        *everywhere[-last:],
+        *everywhere[-LAST_KEPT:],
         *[i for i in everywhere if stops[i].forks][-FORKS_KEPT:],
         *(i for i in everywhere if stops[i].node.head),
     }
     parts: list[Stop | list[Stop]] = []
-    hidden: list[Stop] = []
-    for i, stop in enumerate(stops):
-        if i in kept:
-            parts += [hidden] if len(hidden) >= FOLD_MIN else hidden
-            parts.append(stop)
-            hidden = []
-        else:
-            hidden.append(stop)
+    for drawn, group in groupby(everywhere, key=kept.__contains__):
+        found = [stops[i] for i in group]
+        parts += found if drawn or look.everything or len(found) < FOLD_MIN else [found]
     return parts
 
 
@@ -134,12 +125,12 @@ def _draw_stop(tree: Tree, stop: Stop, look: Look, depth: int) -> list[tuple[Tre
         _draw_writes(item.add(what), stop.node.writes, look)
     lines = sorted(stop.below, key=lambda line: line.fork)
     if lines and depth >= DEPTH_MAX and not look.everything:
-        item.add(_more(sum(1 for _ in under(lines)), "checkpoint", "deeper"))
+        item.add(_more(sum(1 for _ in under(lines)), "checkpoint", " deeper"))
         return []
-    shown = lines if look.everything else lines[-BRANCHES_KEPT:]
-    if len(lines) > len(shown):
-        item.add(_more(len(lines) - len(shown), "line", "before these"))
-    return [(item.add(_line_title(line, look)), line, depth + 1) for line in shown]
+    hidden = 0 if look.everything else max(0, len(lines) - BRANCHES_KEPT)
+    if hidden:
+        item.add(_more(hidden, "line", " before these"))
+    return [(item.add(_line_title(line, look)), line, depth + 1) for line in lines[hidden:]]
 
 
 def _label(stop: Stop, look: Look) -> Text:
@@ -180,22 +171,20 @@ def _draw_writes(tree: Tree, writes: Iterable[PendingWriteSummary], look: Look) 
     for write in writes:
         channels = tasks.setdefault((write.task_path, write.task_id), {})
         channels.setdefault(write.channel, []).append(write.bytes)
-    kept = None if look.everything else BRANCHES_KEPT
+    kept = len(tasks) if look.everything else BRANCHES_KEPT
     for (path, task_id), channels in list(tasks.items())[:kept]:
-        parts = [
-            words.printable(channel)
-            + (f" ×{len(sizes)} " if len(sizes) > 1 else " ")
-            + words.size(sum(sizes))
-            for channel, sizes in channels.items()
-        ]
-        if len(parts) > len(parts[:kept]):
-            parts[kept:] = [f"and {words.count(len(parts) - BRANCHES_KEPT, 'more channel')}"]
+        parts = []
+        for channel, sizes in channels.items():
+            times = f" ×{len(sizes)}" if len(sizes) > 1 else ""
+            parts.append(f"{words.printable(channel)}{times} {words.size(sum(sizes))}")
+        if len(parts) > BRANCHES_KEPT and not look.everything:
+            more = words.count(len(parts) - BRANCHES_KEPT, "more channel")
+            parts[BRANCHES_KEPT:] = [f"and {more}"]
         task = (words.task_name(path), "bold"), (f" (task {words.printable(task_id)[:8]})", "dim")
         tree.add(Text.assemble(*task, f": {', '.join(parts)}"))
-    if len(tasks) > len(list(tasks)[:kept]):
-        tree.add(_more(len(tasks) - BRANCHES_KEPT, "task", ""))
+    if len(tasks) > kept:
+        tree.add(_more(len(tasks) - kept, "task"))
 
 
-def _more(number: int, noun: str, where: str) -> Text:
-    said = f"… {words.count(number, noun)} {where}".rstrip()
-    return Text(f"{said} folded (--all)", style="dim italic")
+def _more(number: int, noun: str, where: str = "") -> Text:
+    return Text(f"… {words.count(number, noun)}{where} folded (--all)", style="dim italic")
