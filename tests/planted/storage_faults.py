@@ -12,6 +12,7 @@ import pytest
 
 from checkpoint_router.backends.sqlite import values
 from checkpoint_router.backends.sqlite.changes import Changes
+from checkpoint_router.backends.sqlite.watch import Watch
 from checkpoint_router.core.clock import indices as each_of
 from checkpoint_router.core.clock import ranges_of
 from checkpoint_router.storage.memory import MemoryStorage
@@ -137,7 +138,16 @@ def erase_by_a_stale_view(patch: Patch) -> None:
     patch.setattr(Changes, "erase", whenever)
 
 
+def files_not_compared(patch: Patch) -> None:
+    patch.setattr(Watch, "look", Watch.refuse_lost)
+
+
 STORAGE = (
+    Fault(
+        name="a storage that was taken away is not noticed",
+        plant=files_not_compared,
+        check=faults.TestLostFiles().test_a_directory_that_came_back_is_whole_at_the_next_start,
+    ),
     Fault(
         name="a group is answered before its commit",
         plant=answered_before_commit,

@@ -247,3 +247,29 @@ def test_a_disk_that_takes_nothing_is_logged_once_and_is_an_alarm_until_it_does(
         until(lambda: alarms_of(router) == [], "the alarm to end")
         assert router.log_text().count('"event": "writes fail"') == 1
         assert router.log_text().count('"event": "writes go well again"') == 1
+
+
+def test_a_directory_that_was_restored_whole_is_not_noticed_but_by_who_knows_more(
+    storage: Path,
+) -> None:
+    with (
+        running_router(f"sqlite:{storage}") as router,
+        RouterSaver(router.target, timeout_seconds=20) as saver,
+        RouterSaver(router.target, timeout_seconds=20) as other,
+    ):
+        before = put(saver, root("t"), 0)
+        router.stop()
+        shutil.copytree(storage, storage.with_name("copy"))
+        router.start()
+        after = put(saver, before, 1)
+        router.stop()
+        shutil.rmtree(storage)
+        storage.with_name("copy").rename(storage)
+        router.start()
+
+        assert alarms_of(router) == []
+        with pytest.raises(Stale, match=r"does not know .*/2 of thread 't'"):
+            saver.get_tuple(after)
+        found = other.get_tuple(root("t"))
+        assert found is not None
+        assert found.config == before
