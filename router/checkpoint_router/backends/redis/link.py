@@ -22,17 +22,18 @@ from checkpoint_router.core.errors import DataLoss, Unavailable
 from checkpoint_router.core.ids import ThreadKey, slot_of
 
 _HINTS: Final = (
-    ("OOM", "Its memory is full: raise maxmemory, or prune threads."),
+    ("OutOfMemory", "Its memory is full: raise maxmemory, or prune threads."),
     ("MISCONF", "It cannot save to its disk: look at its log, free some space."),
-    ("READONLY", "It is a replica: name the primary in the storage URL."),
-    ("NOPERM", "This user may not do that: it needs read, write and scripting on all keys."),
-    ("NOAUTH", "It wants a password: name a password_file in the storage URL."),
-    ("WRONGPASS", "Check user and password."),
-    ("LOADING", "It is loading its data: wait until it has."),
-    ("CLUSTERDOWN", "Part of the cluster is away: look at CLUSTER INFO."),
-    ("BUSY", "Some other script holds it up."),
+    ("ReadOnly", "It is a replica: name the primary in the storage URL."),
+    ("NoPermission", "This user may not do that: it needs read, write and scripting on all keys."),
+    ("Authentication", "Check user and password."),
+    ("BusyLoading", "It is loading its data: wait until it has."),
+    ("ClusterDown", "Part of the cluster is away: look at CLUSTER INFO."),
+    ("BUSY ", "Some other script holds it up."),
 )
 
+
+_CONDITIONS: Final = ("OOM", "MISCONF", "READONLY", "NOREPLICAS", "BUSY ", "non local key")
 
 _Seen = tuple[bytes, int]
 """The incarnation of a slot, and how many writes it counts."""
@@ -151,19 +152,28 @@ class Link:
 
     def _fault(self, error: Exception, thread: ThreadKey | None) -> Exception:
         text = str(error)
-        if isinstance(error, exceptions.ResponseError) and thread is not None:
-            foreign = "WRONGTYPE" in text or "user_script" in text
-            if foreign and "OOM" not in text and "non local key" not in text:
-                return DataLoss(
-                    f"what Redis has of thread {thread.thread!r} (tenant {thread.tenant!r}) is not "
-                    f"what was stored: {text}. Nothing was written. Other threads are not touched "
-                    f"by this. Put back a backup, or delete the keys of the thread.",
-                    tenant=thread.tenant,
-                    thread=thread.thread,
-                )
-        hint = next((h for word, h in _HINTS if word in text), "Check that it runs and answers.")
+        if thread is not None and _is_rubbish(error):
+            return DataLoss(
+                f"what Redis has of thread {thread.thread!r} (tenant {thread.tenant!r}) is not "
+                f"what was stored: {text}. Nothing was written. Other threads are not touched "
+                f"by this. Put back a backup, or delete the keys of the thread.",
+                tenant=thread.tenant,
+                thread=thread.thread,
+            )
+        kind = type(error).__name__
+        about = f"{kind} {text}"
+        hint = next((h for word, h in _HINTS if word in about), "Check that it runs and answers.")
         return Unavailable(
-            f"Redis at {self.place.url} failed: {text or type(error).__name__}. {hint} The call "
-            f"may be repeated and then has the effect of one.",
-            redis=type(error).__name__,
+            f"Redis at {self.place.url} failed: {text.rstrip('.') or kind}. {hint} The "
+            f"call may be repeated and then has the effect of one.",
+            redis=kind,
         )
+
+
+def _is_rubbish(error: Exception) -> bool:
+    """Whether a script met what none of ours wrote. Conditions of the server have their own class,
+    or their own word."""
+    text = str(error)
+    if type(error) is not exceptions.ResponseError or any(word in text for word in _CONDITIONS):
+        return False
+    return "WRONGTYPE" in text or "user_script" in text

@@ -102,6 +102,8 @@ def parse(scheme: str, rest: str) -> Place:
 
 
 def _password(given: str | None, file: str | None) -> str | None:
+    if given is not None and file is not None:
+        raise _bad("gives a password and names a password_file; one of them is enough")
     if given is not None:
         return unquote(given)
     if file is None:

@@ -1,0 +1,51 @@
+"""A real Redis of a test's own, and storages over it."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from checkpoint_router.core.errors import Unavailable
+from checkpoint_router.storage.open import storage_from_url
+from checkpoint_router.storage.port import Append, Appended, Storage, Stored
+from scripts.redis_server import Server
+from tests.contract.servers import need_redis
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """Running, with every write synced."""
+    need_redis()
+    server = Server(tmp_path / "redis")
+    server.start()
+    yield server
+    server.stop()
+
+
+@asynccontextmanager
+async def router_on(url: str) -> AsyncIterator[Storage]:
+    """A storage as a router of its own opens it."""
+    storage = storage_from_url(url)
+    await storage.open()
+    try:
+        yield storage
+    finally:
+        await storage.close()
+
+
+async def persist(storage: Storage, append: Append, tries: int = 200) -> Appended:
+    """What a client does: the same call again until its outcome is known."""
+    for _ in range(tries):
+        try:
+            return await storage.append(append)
+        except Unavailable:
+            pass
+    raise AssertionError(f"no outcome after {tries} tries")
+
+
+async def stored(storage: Storage, append: Append) -> Stored:
+    """The answer to an append that must succeed at once."""
+    answer = await storage.append(append)
+    assert isinstance(answer, Stored), answer
+    return answer

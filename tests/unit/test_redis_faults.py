@@ -1,0 +1,208 @@
+"""A Redis that stalls, loses an answer, holds rubbish, or is not set up to keep a promise."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from checkpoint_router.core.errors import DataLoss, InvalidArgument, Refused, Unavailable
+from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.storage.open import storage_from_url
+from checkpoint_router.storage.port import Duplicate, Stored
+from scripts.redis_server import Server
+from tests import builders as b
+from tests.contract.child import checkpoint
+from tests.saver.proxy import Proxy
+
+from .redis_shard import persist, router_on, server, stored
+
+__all__ = ["server"]
+
+OTHER = ThreadKey("acme", "t2")
+
+
+async def test_a_put_whose_answer_was_lost_is_one_event_with_one_dot(server: Server) -> None:
+    with Proxy(f"router://127.0.0.1:{server.port}") as proxy:
+        url = f"redis://{proxy.target.removeprefix('router://')}/0?timeout=0.3"
+        async with router_on(url) as storage:
+            before = (await stored(storage, checkpoint(1))).dot
+            proxy.hold_answers()
+            with pytest.raises(Unavailable, match="may be repeated"):
+                await storage.append(checkpoint(2))
+            proxy.cut()
+            proxy.pass_all()
+            assert await persist(storage, checkpoint(2)) == Duplicate(checkpoint(2).entry.digest)
+            after = (await stored(storage, checkpoint(3))).dot
+            image = await storage.image(b.THREAD)
+            assert [e.id for e in image.entries] == [checkpoint(i).entry.id for i in (1, 2, 3)]
+            assert after.actor != before.actor, "the second dot might have been given twice"
+            assert image.counts == {before.actor: 2, after.actor: 1}
+
+
+async def test_puts_into_a_stalled_server_land_once_however_often_they_were_tried(
+    server: Server,
+) -> None:
+    async with router_on(f"{server.url}?timeout=0.2") as storage:
+        await stored(storage, checkpoint(1))
+        os.kill(server.pid, signal.SIGSTOP)
+        tries = [checkpoint(i) for i in (2, 3, 4) for _ in range(3)]
+        try:
+            ends = await asyncio.gather(*map(storage.append, tries), return_exceptions=True)
+            ends += await asyncio.gather(*map(storage.append, tries), return_exceptions=True)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        assert all(isinstance(end, Unavailable) for end in ends)
+        for number in (4, 3, 2, 5):
+            assert isinstance(await persist(storage, checkpoint(number)), Stored | Duplicate)
+        image = await storage.image(b.THREAD)
+        assert {e.id for e in image.entries} == {checkpoint(i).entry.id for i in range(1, 6)}
+        assert len(image.entries) == 5 == sum(image.counts.values())
+
+
+async def test_two_routers_that_grow_one_value_at_once_keep_every_version(server: Server) -> None:
+    async with router_on(server.url) as one, router_on(server.url) as two:
+        start = b.new_blob(b"\xdc\x00\x01" + b"x" * 3000)
+        await one.put_blobs(b.THREAD, 1, [start])
+
+        async def grow(number: int) -> list[bytes]:
+            storage, newest, made = (one, two)[number % 2], start, []
+            for turn in range(25):
+                data = newest.value.data + f"{number} says {turn}".encode() * 5
+                newest = b.new_blob(data, continues=newest)
+                event = b.checkpoint_event(f"s{number}-{turn}", blobs=[newest])
+                await stored(storage, b.append(event, blobs=[newest]))
+                made.append(newest.hash)
+            return made
+
+        hashes = [h for made in await asyncio.gather(*map(grow, range(4))) for h in made]
+        read = await two.blobs(b.THREAD, 1, hashes, 1 << 30)
+        assert set(read.found) == set(hashes)
+
+
+@pytest.mark.parametrize("kind", "skcelpjbvinrt")
+async def test_a_foreign_key_is_a_typed_error_before_anything_is_changed(
+    server: Server, kind: str
+) -> None:
+    from checkpoint_router.backends.redis import layout
+
+    async with router_on(server.url) as storage:
+        await stored(storage, b.append(b.checkpoint_event(run_id="r"), thread=OTHER))
+        key = layout.keys(b.THREAD)["skcelpjbvinrt".index(kind)].decode()
+        server.command("DEL", key)
+        server.command("SET", key, "rubbish")
+        with pytest.raises((DataLoss, Unavailable)) as caught:
+            await storage.append(b.append(b.checkpoint_event(run_id="r")))
+        assert isinstance(caught.value, DataLoss), caught.value
+        assert b.THREAD.thread in str(caught.value)
+        server.command("DEL", key)
+        assert (await storage.image(b.THREAD)).entries == ()
+        if kind not in "sinrt":
+            assert len((await storage.image(OTHER)).entries) == 1
+
+
+async def test_broken_records_entries_and_values_are_named_and_spare_the_others(
+    server: Server,
+) -> None:
+    from checkpoint_router.backends.redis import layout
+
+    async with router_on(server.url) as storage:
+        for number in (1, 2):
+            await stored(storage, checkpoint(number))
+        broken, whole = checkpoint(1), checkpoint(2)
+        client = storage._link  # type: ignore[attr-defined]  # to write what no router writes
+        keys = dict(zip("skcelpjbvinrtx", layout.keys(b.THREAD), strict=True))
+        field = layout.event_field(broken.entry.id)
+        row = bytes(await client.do("hget", keys["p"], field))
+        await client.do("hset", keys["p"], field, row[:-1] + bytes([row[-1] ^ 1]))
+        with pytest.raises(DataLoss, match=str(broken.entry.id)):
+            await storage.events(b.THREAD, 1, [broken.entry.id])
+        await client.do("hdel", keys["p"], field)
+        with pytest.raises(DataLoss, match=str(broken.entry.id)):
+            await storage.events(b.THREAD, 1, [broken.entry.id])
+        await client.do("hset", keys["v"], broken.names[0], b"other bytes")
+        with pytest.raises(DataLoss, match=broken.names[0].hex()[:16]):
+            await storage.blobs(b.THREAD, 1, broken.names, 1 << 20)
+        assert await storage.events(b.THREAD, 1, [whole.entry.id]) == {whole.entry.id: whole.packed}
+        entry = bytes((await client.do("lrange", keys["l"], 0, 0))[0])
+        await client.do("lset", keys["l"], 0, entry[:-1] + bytes([entry[-1] ^ 1]))
+        with pytest.raises(DataLoss, match="index entry"):
+            await storage.image(b.THREAD)
+
+
+async def test_a_full_server_takes_nothing_of_a_put_and_says_what_to_do(server: Server) -> None:
+    async with router_on(server.url) as storage:
+        await stored(storage, checkpoint(1))
+        server.command("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(Unavailable, match="raise maxmemory"):
+            await storage.append(checkpoint(2))
+        assert len((await storage.image(b.THREAD)).entries) == 1
+        server.command("CONFIG", "SET", "maxmemory", "0")
+        await stored(storage, checkpoint(2))
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("settings", "promise"),
+        [
+            ({"appendfsync": "always"}, "a loss of power, on a disk"),
+            ({"appendfsync": "everysec"}, "may take the last two seconds"),
+            ({"appendfsync": "no"}, "after its last snapshot"),
+            ({"appendonly": "no"}, "after its last snapshot"),
+        ],
+    )
+    async def test_the_promise_is_what_the_server_is_set_to(
+        self, server: Server, settings: dict[str, str], promise: str
+    ) -> None:
+        for name, value in settings.items():
+            server.command("CONFIG", "SET", name, value)
+        async with router_on(server.url) as storage:
+            assert promise in (await storage.facts()).promise
+
+    async def test_a_server_that_evicts_is_refused_unless_that_is_accepted(
+        self, server: Server
+    ) -> None:
+        server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        with pytest.raises(Refused, match=r"allkeys-lru.*accept=eviction"):
+            await storage_from_url(server.url).open()
+        async with router_on(f"{server.url}?accept=eviction") as storage:
+            assert "allkeys-lru" in (await storage.facts()).alarms[0]
+
+    async def test_a_server_that_does_not_tell_is_believed_what_its_operator_says(
+        self, server: Server, tmp_path: Path
+    ) -> None:
+        server.command("ACL", "SETUSER", "agent", "on", ">se{cr}et/", "~*", "+@all", "-config")
+        file = tmp_path / "password"
+        file.write_text("se{cr}et/\n")
+        url = server.url.replace("//", "//agent@") + f"?password_file={file}"
+        async with router_on(url) as storage:
+            assert "after its last snapshot" in (await storage.facts()).promise
+        async with router_on(f"{url}&promise=always") as storage:
+            facts = await storage.facts()
+            assert "as its operator says" in facts.promise
+            assert facts.url == server.url
+            await stored(storage, checkpoint(1))
+        with pytest.raises(Unavailable, match="user and password"):
+            await storage_from_url(server.url.replace("//", "//agent:wrong@")).open()
+
+    async def test_a_newer_format_is_refused(self, server: Server) -> None:
+        server.command("SET", "checkpoint-router:format", "99")
+        with pytest.raises(Refused, match="99"):
+            await storage_from_url(server.url).open()
+
+    async def test_a_server_that_is_not_there_is_unavailable(self, server: Server) -> None:
+        server.stop()
+        with pytest.raises(Unavailable, match=str(server.port)):
+            await storage_from_url(server.url).open()
+
+    @pytest.mark.parametrize(
+        "rest",
+        ["", "//", "host:1", "//host:port/0", "//host/x", "//host?other=1", "//host?promise=all",
+         "//host?accept=all", "//host?ca=/x", "//host?timeout=never", "//host?timeout=0",
+         "//host?password_file=/nowhere/at/all"],
+    )  # fmt: skip
+    def test_a_url_that_makes_no_sense_is_refused_without_its_password(self, rest: str) -> None:
+        with pytest.raises(InvalidArgument, match="storage URL") as caught:
+            storage_from_url("redis:" + rest.replace("//host", "//user:secret@host"))
+        assert "secret" not in str(caught.value)
