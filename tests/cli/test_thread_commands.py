@@ -49,6 +49,14 @@ def test_list_is_a_table_in_the_order_of_ids(cli: Cli, saver: RouterSaver) -> No
     ]
 
 
+def test_a_tenant_without_threads_is_no_error_and_the_next_one_is_one_option_away(cli: Cli) -> None:
+    said = cli("thread", "list")
+    assert said.returncode == 0
+    assert masked(said.stderr) == [
+        "Tenant <tenant> has no threads here; --tenant NAME lists another's."
+    ]
+
+
 def test_list_says_on_stderr_that_there_are_more(cli: Cli, saver: RouterSaver) -> None:
     for thread in ("a", "b", "c"):
         put(saver, thread, "c1", a=1)

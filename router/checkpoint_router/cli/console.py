@@ -102,6 +102,8 @@ def _console(stream: TextIO) -> Console:
         file=stream,
         width=None if stream.isatty() else _PLAIN_WIDTH,
         highlight=False,
+        markup=False,
+        emoji=False,
         # FORCE_COLOR and the like are for logs that a person reads, never for data in a pipe.
         force_terminal=stream.isatty(),
     )

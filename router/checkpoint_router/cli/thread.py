@@ -77,7 +77,8 @@ def list_threads(
     if more:
         console.say(f"There are more than {limit}: raise --limit, or give --all.")
     elif not found:
-        console.say(f"Tenant {words.printable(router.tenant)} has no threads here.")
+        named = words.printable(router.tenant)
+        console.say(f"Tenant {named} has no threads here; --tenant NAME lists another's.")
 
 
 @app.command()
