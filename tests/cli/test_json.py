@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from checkpoint_router import RouterSaver
-from checkpoint_router.cli.documents import metadata_of
+from checkpoint_router.cli.documents import metadata_of, plain
 from checkpoint_router.testing import RunningRouter
-from checkpoint_router.v1.types_pb2 import MetadataEntry
+from checkpoint_router.v1.types_pb2 import MetadataEntry, Value
 
 from .conftest import Cli, put, rivals, run, write
+from .drawn import BEGUN_UNIX_MS, node
+from .drawn import write as write_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli-json.md"
 EVERYWHERE = {"schema_version", "kind"}
@@ -82,6 +84,45 @@ def test_each_document_has_the_fields_that_the_page_describes(
         assert set(fields(document)) - EVERYWHERE == page[kind] - optional, kind
         assert document["schema_version"] == 1
     assert seen == set(page)
+
+
+def test_each_field_of_an_answer_becomes_what_the_rules_of_the_page_say() -> None:
+    one = node("c1", step=3, source="loop", writes=[write_of("agent", "a")], loser=True)
+    one.metadata.append(MetadataEntry(key="opaque", opaque=Value(type="msgpack", data=b"abc")))
+    one.metadata.append(MetadataEntry(key="run_id", json="7"))
+    assert plain(one) == {
+        "checkpoint_ns": "",
+        "checkpoint_id": "c1",
+        "parent_id": None,
+        "step": 3,
+        "source": "loop",
+        "run_id": None,
+        "metadata": {
+            "step": 3,
+            "source": "loop",
+            "parents": {},
+            "opaque": {"opaque_type": "msgpack", "bytes": 3},
+            "run_id": 7,
+        },
+        "record_bytes": 100,
+        "value_bytes": 2048,
+        "new_bytes": 10,
+        "writes": [
+            {
+                "task_id": "11112222-3333",
+                "task_path": "~__pregel_pull, agent",
+                "task": "agent",
+                "channel": "a",
+                "bytes": 7,
+            }
+        ],
+        "hlc": str(BEGUN_UNIX_MS << 16),
+        "written_unix_ms": BEGUN_UNIX_MS,
+        "head": False,
+        "on_winner": False,
+        "loser": True,
+        "segment": (b"s" * 16).hex(),
+    }
 
 
 def test_doctor_of_a_storage_names_it_instead_of_a_target() -> None:

@@ -21,6 +21,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as tra
 from checkpoint_router import __version__
 from checkpoint_router.telemetry import names
 from checkpoint_router.testing import running_router
+from checkpoint_router.v1 import admin_service_pb2 as admin
+from checkpoint_router.v1.admin_service_pb2_grpc import AdminServiceStub
 
 from .conftest import SECONDS_MAX, environment
 
@@ -123,6 +125,17 @@ def test_a_call_is_one_trace_over_agent_and_router_and_is_sent_before_the_router
     assert read.trace_id != turn.trace_id
     assert names.CALL_SECONDS in collector.metrics
     assert "secret" not in str(collector.spans)
+
+
+def test_a_unary_call_names_the_span_above_it_in_its_metadata(collector: Collector) -> None:
+    above = (("traceparent", f"00-{0xABC:032x}-{0xDEF:016x}-01"),)
+    with running_router() as router, grpc.insecure_channel(router.address) as channel:
+        AdminServiceStub(channel).ListThreads(
+            admin.ListThreadsRequest(tenant="acme"), metadata=above, timeout=SECONDS_MAX
+        )
+    ((_, span),) = collector.named(f"{names.ADMIN_SERVICE}/ListThreads")
+    assert int.from_bytes(span.trace_id) == 0xABC
+    assert int.from_bytes(span.parent_span_id) == 0xDEF
 
 
 def test_a_router_is_named_as_its_environment_says(
