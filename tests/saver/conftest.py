@@ -29,13 +29,18 @@ from checkpoint_router.v1.admin_service_pb2 import (
     ListThreadsRequest,
 )
 from checkpoint_router.v1.admin_service_pb2_grpc import AdminServiceStub
+from tests.contract import servers
 
 from .calls import FLAVOURS, Calls, Flavour
 from .likeness import Alike, Scenario, observe
 from .peers import DIFFERENCES
 
 REFERENCE = os.environ.get("CHECKPOINT_ROUTER_TEST_REFERENCE", "")
-STORAGES = (REFERENCE,) if REFERENCE else ("memory", "sqlite")
+STORAGES = (REFERENCE,) if REFERENCE else ("memory", "sqlite", "redis")
+SERVERS = {"redis": servers.redis}
+"""Storages that are servers of their own, and how to have one. A few suites run on them: what they
+do otherwise than SQLite is below the port, where the contract looks."""
+ON_SERVERS = {"test_conformance", "test_pregel", "test_delta_history", "test_clock"}
 
 MakeSaver = Callable[..., BaseCheckpointSaver[Any]]
 
@@ -46,8 +51,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rivals: has concurrent runs, and so may leave conflicts")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With a peer in our place: leaves out what it cannot have, expects what it is known for."""
+    elsewhere = [item for item in items if _is_elsewhere(item)]
+    config.hook.pytest_deselected(items=elsewhere)
+    items[:] = [item for item in items if item not in elsewhere]
     if not REFERENCE:
         return
     for item in items:
@@ -59,6 +67,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if REFERENCE in each.peers and re.search(each.tests, item.name):
                 known = pytest.mark.xfail(reason=each.why, strict=each.all, run=not each.hangs)
                 item.add_marker(known)
+
+
+def _is_elsewhere(item: pytest.Item) -> bool:
+    """Whether a test would run on a server, and need not."""
+    ours = item.path.parent == Path(__file__).parent
+    spec = getattr(item, "callspec", None)
+    on_server = spec is not None and spec.params.get("storage") in SERVERS
+    return ours and on_server and item.path.stem not in ON_SERVERS
 
 
 @pytest.fixture(scope="session", params=STORAGES)
@@ -77,6 +93,8 @@ def router(storage: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
 
     directory = tmp_path_factory.mktemp("router")
     address = f"sqlite:{directory}" if storage == "sqlite" else "memory:"
+    if storage in SERVERS:
+        address = SERVERS[storage]()
     with running_router(storage=address) as running:
         yield running
 
