@@ -334,6 +334,31 @@ class TestLostFiles:
         (line,) = logged
         assert (line["event"], line["log_level"]) == ("storage lost", "error")
 
+    async def test_a_relative_directory_is_watched_where_it_was(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        async with shard(Path("storage")) as storage:
+            await fill(storage, 1, 1)
+            (tmp_path / "here").rename(tmp_path / "elsewhere")
+            with pytest.raises(Unavailable, match="was removed or renamed"):
+                await storage.append(checkpoint(2))
+
+    async def test_a_database_that_is_a_link_is_watched_where_it_leads(
+        self, tmp_path: Path
+    ) -> None:
+        async with shard(tmp_path / "storage") as storage:
+            await fill(storage, 1, 1)
+        real = tmp_path / "real.sqlite3"
+        storage.file.rename(real)
+        storage.file.symlink_to(real)
+        async with shard(tmp_path / "storage") as storage:
+            await fill(storage, 2, 2)
+            real.rename(tmp_path / "elsewhere")
+            with pytest.raises(Unavailable, match="was removed or renamed"):
+                await storage.append(checkpoint(3))
+
     async def test_facts_find_it_without_a_write(self, tmp_path: Path) -> None:
         async with shard(tmp_path / "storage") as storage:
             await fill(storage, 1, 3)

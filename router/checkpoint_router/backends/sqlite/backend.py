@@ -95,7 +95,7 @@ class SqliteStorage:
 
         writer = Writer(conn, self._mark, self._watch, asyncio.get_running_loop(), wal_is_large)
         writer.start()
-        self._watch.begin(self._lock.file, self.file, self.file.with_name(f"{self.file.name}-wal"))
+        self._watch.begin(self._lock.file, self.file, Path(f"{self.file.resolve()}-wal"))
         self._writer = writer
 
     async def close(self) -> None:

@@ -4,7 +4,7 @@ SQLite opens its files once. When somebody removes, renames or replaces them, it
 that nobody finds again, and no call of it fails. So the files at the paths are compared with those
 that were opened, after each commit and before it is answered.
 
-Owner of the state: the writer's worker, and whoever looks besides; each field is one reference.
+Owner of the state: the writer's worker, and whoever looks besides, under one lock.
 Rules: files that were lost stay lost until the next start, whatever comes back, because nobody
 knows what was done to them meanwhile. A trouble with writing ends when writes have gone well for
 `QUIET_SECONDS`. Each state is logged once when it begins, and once when it ends.
@@ -13,6 +13,7 @@ knows what was done to them meanwhile. A trouble with writing ends when writes h
 import errno
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class Watch:
         self._directory = directory
         self._log: Any = logging.logger("storage")
         self._held: Mapping[str, tuple[int, int]] = {}
+        self._changing = threading.Lock()
         self._lost = ""
         self._trouble: _Trouble | None = None
         self._worked = 0.0
@@ -76,7 +78,9 @@ class Watch:
     def begin(self, *files: Path) -> None:
         """Remembers which files these are: they are held open from now on."""
         self._lost, self._trouble = "", None
-        self._held = {str(file): _identity(str(file)) for file in files}
+        # A relative path would follow a working directory that is renamed.
+        paths = [str(file.absolute()) for file in files]
+        self._held = {path: _identity(path) for path in paths}
 
     def refuse_lost(self) -> None:
         """Raises Unavailable if it is known that the files are not those that were opened."""
@@ -112,11 +116,11 @@ class Watch:
         value that is too large, count for nothing."""
         if not isinstance(error, sqlite3.OperationalError | OSError):
             return
-        before = self._trouble
         text = f"{error}. {hint(error)}"
-        self._trouble = _Trouble(
-            began=before.began if before else time.time(), last=time.monotonic(), text=text
-        )
+        with self._changing:
+            before = self._trouble
+            began = before.began if before else time.time()
+            self._trouble = _Trouble(began=began, last=time.monotonic(), text=text)
         if before is None:
             space = space_of(self._directory)
             self._log.error("writes fail", text=text, free_bytes=space and space.free_bytes)
@@ -139,22 +143,26 @@ class Watch:
         return tuple(texts)
 
     def _lose(self, path: str, what: str) -> None:
-        self._lost = (
+        text = (
             f"{path} {what} under the running router. Nothing is stored or shown any more, for "
             f"what is written now would be lost; what was acknowledged before is in the files "
             f"that were there. Put these back (or the newest backup of the whole directory) and "
             f"start the router again."
         )
-        self._log.error("storage lost", text=self._lost)
+        with self._changing:
+            if not self._lost:
+                self._lost = text
+                self._log.error("storage lost", text=text)
         raise Unavailable(self._lost)
 
     def _end_trouble(self) -> None:
-        trouble = self._trouble
-        if trouble is None or self._worked < trouble.last:
-            return
-        if time.monotonic() - trouble.last < QUIET_SECONDS:
-            return
-        self._trouble = None
+        with self._changing:
+            trouble = self._trouble
+            if trouble is None or self._worked < trouble.last:
+                return
+            if time.monotonic() - trouble.last < QUIET_SECONDS:
+                return
+            self._trouble = None
         self._log.warning("writes go well again", seconds=round(time.time() - trouble.began, 1))
 
     def _look_at_space(self) -> None:
