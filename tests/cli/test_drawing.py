@@ -48,8 +48,9 @@ def test_a_fork_stands_below_the_checkpoint_where_it_leaves() -> None:
 
 
 def test_the_line_goes_on_to_the_head_even_if_another_branch_is_newer() -> None:
-    nodes = [*chain(3), node("z9", "c1", step=1, winner=False, after_ms=5000)]
-    assert [s.node.checkpoint_id for s in forest(nodes)[0].stops] == ["c0", "c1", "c2"]
+    """Also one that the winner left behind itself: going back in time is no conflict."""
+    nodes = [*chain(4), node("z9", "c1", step=1, winner=True, after_ms=5000)]
+    assert [s.node.checkpoint_id for s in forest(nodes)[0].stops] == ["c0", "c1", "c2", "c3"]
 
 
 def test_losers_of_a_conflict_are_marked_in_words() -> None:
