@@ -31,14 +31,18 @@ class Asleep:
     async def get_tuple(self, *_: object, **__: object) -> None:
         await self.never.wait()
 
+    async def copy_thread(self, *_: object) -> None:
+        await self.never.wait()
 
-async def ask(engine: Any, seconds: float | None = None) -> None:
-    request = calls.GetTupleRequest(tenant="acme", thread_id="t")
-    response = calls.GetTupleResponse()
+
+async def ask(engine: Any, seconds: float | None = None, name: str = "get_tuple") -> None:
+    handler = CALLS[name]
+    thread = {"source_thread_id": "t", "target_thread_id": "u"}
+    named = thread if name == "copy_thread" else {"thread_id": "t"}
+    request = handler.request(tenant="acme", **named)
     router = Router(engine=engine, admission=Admission())
-    await answer(
-        router, CALLS["get_tuple"], request, response, CALLER, size=10, timeout_seconds=seconds
-    )
+    response = handler.response()
+    await answer(router, handler, request, response, CALLER, size=10, timeout_seconds=seconds)
 
 
 def test_the_table_has_each_call_of_the_stream_and_each_unary_method_once() -> None:
@@ -69,9 +73,15 @@ async def test_an_unforeseen_error_shows_a_number_and_nothing_else() -> None:
     assert error.__cause__ is None
 
 
-async def test_a_call_that_takes_too_long_says_that_its_outcome_is_unknown() -> None:
-    with pytest.raises(DeadlineExceeded, match="unknown"):
+async def test_a_write_that_takes_too_long_says_that_its_outcome_is_unknown() -> None:
+    with pytest.raises(DeadlineExceeded, match="Whether it took effect is unknown"):
+        await ask(Asleep(), seconds=0.01, name="copy_thread")
+
+
+async def test_a_read_that_takes_too_long_says_that_nothing_was_changed() -> None:
+    with pytest.raises(DeadlineExceeded, match="only reads, so nothing was changed") as caught:
         await ask(Asleep(), seconds=0.01)
+    assert "unknown" not in str(caught.value)
 
 
 def test_one_request_is_let_in_however_large_and_the_next_is_not() -> None:

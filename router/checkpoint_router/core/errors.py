@@ -117,9 +117,16 @@ class Unavailable(RouterError):
 
 
 class DeadlineExceeded(RouterError):
-    """The call's time ended. Its outcome is unknown; a repeat of it has the effect of one."""
+    """The call's time ended. Of a write the outcome is unknown; a repeat has the effect of one."""
 
     reason = "DEADLINE_EXCEEDED"
+
+
+def unanswered(call: str) -> str:
+    """What became of a call (`get_tuple`, `GetTuple`) that got no answer, and what to do next."""
+    if call.lower().startswith(("get", "list")):
+        return "It only reads, so nothing was changed; call again."
+    return "Whether it took effect is unknown; the same call again has the effect of one."
 
 
 class Refused(RouterError):

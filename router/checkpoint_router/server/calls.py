@@ -13,7 +13,7 @@ from typing import Any, Literal
 from google.protobuf.message import Message
 
 from checkpoint_router.core import limits
-from checkpoint_router.core.errors import DeadlineExceeded, LimitExceeded, RouterError
+from checkpoint_router.core.errors import DeadlineExceeded, LimitExceeded, RouterError, unanswered
 from checkpoint_router.engine.engine import Engine
 from checkpoint_router.server.admission import Admission, authorise
 from checkpoint_router.server.handlers import Handler
@@ -102,8 +102,7 @@ async def _run(
         raise
     except TimeoutError:
         raise DeadlineExceeded(
-            f"{handler.method} was not done after {seconds:.3g} s. Whether it took effect is "
-            f"unknown; the same call again has the effect of one."
+            f"{handler.method} was not done after {seconds:.3g} s. {unanswered(handler.method)}"
         ) from None
     except Exception as e:  # noqa: BLE001  # the caller gets a number, the log the rest
         raise incident(e, handler.method) from None
@@ -114,9 +113,8 @@ def incident(error: Exception, what: str) -> RouterError:
     number = secrets.token_hex(6)
     _log.error("unexpected error", incident=number, call=what, exc_info=error)
     return RouterError(
-        f"the router failed at {what} in a way that it should not have. Whether it took effect is "
-        f"unknown; the same call again has the effect of one. The router's log has the details "
-        f"under incident {number}.",
+        f"the router failed at {what} in a way that it should not have. {unanswered(what)} The "
+        f"router's log has the details under incident {number}.",
         incident=number,
     )
 
