@@ -4,6 +4,7 @@
 VENV ?= .venv
 WORKERS ?= 2
 UPGRADE ?=
+STORAGE ?= sqlite
 
 CANDIDATES = python3.13 python3.12 python3.11 python3 python
 IS_NEW_ENOUGH = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
@@ -20,16 +21,20 @@ ON_EACH_PYTHON = tests/saver/test_conformance.py tests/saver/test_pregel.py test
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint test-quick test-rest test-crash test-python format proto bench \
-	profile constraints venv clean
+.PHONY: help demo services test lint test-quick test-rest test-crash test-python format proto \
+	bench profile constraints venv clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## watch a run outlive its agent and its router, in about a minute
-	$(BIN)/python demo/demo.py
+demo: $(READY) ## watch a run outlive its agent and its router, on STORAGE=redis too
+	PYTHONPATH=. $(BIN)/python demo/demo.py --storage $(STORAGE)
 
-test: ## lint and all tests; what fails quickly comes first
+services: ## install the servers that tests and demo run on, where that can be done; once
+	-@"$(PYTHON)" scripts/redis_server.py install
+	-@"$(PYTHON)" scripts/cassandra_server.py install
+
+test: services ## lint and all tests; what fails quickly comes first
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory test-quick
 	$(MAKE) --no-print-directory test-rest

@@ -1,17 +1,33 @@
-"""The one place where the demo names its router and its checkpointer."""
+"""The one place where the demo names its storage, its router and its checkpointer."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
 
 from checkpoint_router import RouterSaver
 from checkpoint_router.testing import RunningRouter, running_router
 
+STORAGES: Final = {"sqlite": "SQLite", "redis": "Redis", "cassandra": "Cassandra"}
 
-def open_router(directory: Path) -> AbstractContextManager[RunningRouter]:
-    """A router process that keeps its checkpoints in a SQLite file in `directory`."""
-    return running_router(storage=f"sqlite:{directory}")
+
+@contextmanager
+def open_router(directory: Path, storage: str) -> Iterator[RunningRouter]:
+    """A router process, and the server under it if `storage` is one: a real one, of its own."""
+    with ExitStack() as stack:
+        url = f"sqlite:{directory}"
+        # Imported when asked for: these stand beside the demo, in `scripts`.
+        if storage == "redis":
+            from scripts import redis_server
+
+            url = stack.enter_context(redis_server.running()).url
+        elif storage == "cassandra":
+            from scripts import cassandra_server
+
+            url = stack.enter_context(cassandra_server.running()).url
+        yield stack.enter_context(running_router(storage=url))
 
 
 def open_saver(target: str) -> RouterSaver:

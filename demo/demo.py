@@ -1,9 +1,10 @@
 """A watchable proof that an agent's run outlives the agent and the router: `make demo`.
 
-Everything shown is real: a router process on SQLite, agent processes that run a LangGraph graph,
-and SIGKILL. Only the chat model is scripted, so no key is needed. The demo ends with a table of
-what it claimed and whether that was so; exit code 0 if all of it was, 1 if a claim was false, 2 if
-something that it waited for did not come, 130 after Ctrl-C.
+Everything shown is real: a router process on SQLite, or on a server that the demo starts, agent
+processes that run a LangGraph graph, and SIGKILL. Only the chat model is scripted, so no key is
+needed. The demo ends with a table of what it claimed and whether that was so; exit code 0 if all
+of it was, 1 if a claim was false, 2 if something that it waited for did not come, 130 after
+Ctrl-C.
 
 Owner: this process owns the router, the agents and a temporary directory, and ends or removes them
 on every way out.
@@ -24,7 +25,7 @@ from rich.console import Console
 
 import scenes
 from claims import Claims
-from connect import open_router, open_saver
+from connect import STORAGES, open_router, open_saver
 from evidence import Demo
 from processes import Agents, GaveUp
 from views import Screen
@@ -42,7 +43,7 @@ def main() -> int:
     began, claims = time.monotonic(), Claims()
     try:
         with ExitStack() as stack:
-            play(stack, screen, claims)
+            play(stack, screen, claims, options.storage)
     except GaveUp as error:
         screen.say(f"\n[bold red]The demo gave up:[/] {error}")
         return 2
@@ -53,10 +54,10 @@ def main() -> int:
     return 0 if claims.all_hold else 1
 
 
-def play(stack: ExitStack, screen: Screen, claims: Claims) -> None:
+def play(stack: ExitStack, screen: Screen, claims: Claims, storage: str) -> None:
     """Open everything in the order in which it has to be closed again, and play the scenes."""
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="router-demo-")))
-    router = stack.enter_context(open_router(directory))
+    router = stack.enter_context(open_router(directory, storage))
     agents = stack.enter_context(Agents(target=router.target, directory=directory))
     saver = stack.enter_context(open_saver(router.target))
     stack.callback(finish_undisturbed)
@@ -84,6 +85,7 @@ def play(stack: ExitStack, screen: Screen, claims: Claims) -> None:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Kill an agent and a router; lose nothing.")
+    parser.add_argument("--storage", choices=STORAGES, default="sqlite", help="under the router")
     parser.add_argument("--fast", action="store_true", help="no pauses for reading")
     return parser.parse_args()
 

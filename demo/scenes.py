@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from agent import BUDGET_EUR, config_of, toolbox_of
 from call_log import FINISHED, STARTED
+from connect import STORAGES
 from evidence import (
     FINISHED_BEFORE_THE_KILL,
     LISBON,
@@ -32,7 +33,8 @@ COMMAND: Final = (sys.executable, "-m", "checkpoint_router.cli")
 
 def two_agents_start(demo: Demo) -> tuple[Agent, Agent]:
     """Both agents reach the middle of their parallel tasks: two tools done, one under way."""
-    demo.screen.scene("A router on SQLite, and two agents")
+    storage = STORAGES[demo.router.storage.partition(":")[0]]
+    demo.screen.scene(f"A router on {storage}, and two agents")
     demo.screen.say(f"router: process {demo.router.pid}, {demo.router.target}")
     lisbon = demo.agents.start(LISBON, "ask")
     oslo = demo.agents.start(OSLO, "ask", asynchronous=True)

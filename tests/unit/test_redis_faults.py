@@ -172,7 +172,15 @@ class TestSettings:
     async def test_a_server_that_does_not_tell_is_believed_what_its_operator_says(
         self, server: Server, tmp_path: Path
     ) -> None:
-        server.command("ACL", "SETUSER", "agent", "on", ">se{cr}et/", "~*", "+@all", "-config")
+        server.command(
+            "ACL",
+            "SETUSER",
+            "agent",
+            "on",
+            ">se{cr}et/",
+            "~*",
+            *"+@read +@write +@scripting +@connection +info".split(),
+        )
         file = tmp_path / "password"
         file.write_text("se{cr}et/\n")
         url = server.url.replace("//", "//agent@") + f"?password_file={file}"
