@@ -100,10 +100,15 @@ class Known:
             if s < t and self.tail(s, t) and self.tail(t, s)
         }
 
+    def note(self, segment: bytes) -> bool:
+        """Read an old checkpoint by its id, and has put none since."""
+        base = self.stories[segment].base
+        puts = (self.facts[e].kind == CHECKPOINT for e in self.segments[segment])
+        return base is not None and base[1] is not None and not any(puts)
+
     def _tips(self) -> frozenset[bytes]:
-        return frozenset(
-            s for s in self.segments if not any(self.supersedes(t, s) for t in self.segments)
-        )
+        moved = [s for s in self.segments if not self.note(s)]
+        return frozenset(s for s in moved if not any(self.supersedes(t, s) for t in moved))
 
     def rank(self, segment: bytes) -> tuple[int, int, bytes]:
         last = self.facts[self.segments[segment][-1]]
@@ -199,9 +204,16 @@ class Known:
             return None
         holder = winner if winner in holders else max(holders, key=self.rank)
         assert holder is not None
+        there = {e for e in self.facts if self._writes_on(e, (ns, cid))} - self.erased
+        lone = {e[0] for e in there - set(self.winning())}
+        known = there & set(self.winning())
+        notes = [s for s in lone if self.note(s) and having(s) and known <= self.closed(s)]
+        last = [s for s in notes if not any(self.supersedes(t, s) for t in notes)]
+        if last:
+            holder = max(last, key=self.rank)
         event, line = having(holder)[-1], self.lineage(holder)
         # To name the head is to go nowhere.
-        cut = None if event == self.head(ns, line) else event
+        cut = None if holder == winner and event == self.head(ns, line) else event
         return event, self.writes(ns, cid, line), (holder, cut)
 
     def listed(self, among: frozenset[Name] | set[Name]) -> list[tuple[str, str]]:

@@ -157,6 +157,21 @@ def time_travel_not_cut(patch: Patch) -> None:
     patch.setattr(History, "_within", whole)
 
 
+def lone_writes_move_the_head(patch: Patch) -> None:
+    patch.setattr(Segment, "note", property(lambda self: False))
+
+
+def lone_writes_not_shown(patch: Patch) -> None:
+    patch.setattr(view, "_note_at", lambda *given: None)
+
+
+def note_stays_one_after_a_put(patch: Patch) -> None:
+    def always(self: Segment) -> bool:
+        return self.token.base is not None and self.token.base.by_id
+
+    patch.setattr(Segment, "note", property(always))
+
+
 def base_not_within_what_was_seen(patch: Patch) -> None:
     within = History._within
     patch.setattr(History, "_within", lambda self, base, past: within(self, base, self.all))
@@ -324,6 +339,21 @@ CORE = (
         name="head is the greatest id", plant=head_is_the_greatest_id, caught_by=frozenset({"i4"})
     ),
     Fault(name="time travel not cut", plant=time_travel_not_cut, caught_by=frozenset({"i4", "i5"})),
+    Fault(
+        name="lone writes on an old checkpoint move the head",
+        plant=lone_writes_move_the_head,
+        caught_by=frozenset({"i2", "i4", "i5"}),
+    ),
+    Fault(
+        name="lone writes on an old checkpoint are not shown there",
+        plant=lone_writes_not_shown,
+        caught_by=frozenset({"i5"}),
+    ),
+    Fault(
+        name="a put on an old checkpoint goes nowhere",
+        plant=note_stays_one_after_a_put,
+        caught_by=frozenset({"i2", "i4", "i5"}),
+    ),
     Fault(
         name="base not cut by what was seen",
         plant=base_not_within_what_was_seen,

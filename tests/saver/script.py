@@ -70,16 +70,10 @@ class Model:
 
     def __init__(self) -> None:
         self.puts: dict[Place, list[Step]] = {}
-        self._gone_back: dict[tuple[int, str | None], tuple[str | None, str | None]] = {}
-        """By hand and thread: namespace and id of its last read, if that was not of a head."""
         self._special: set[tuple[str | None, str | None, str | None, str, str]] = set()
 
     def learn(self, step: Step) -> None:
         """A step was taken."""
-        if step.verb == "get_tuple":
-            self._gone_back.pop((step.hand, step.thread), None)
-            if step.id is not None and step.id != self.head(step.thread, step.ns):
-                self._gone_back[step.hand, step.thread] = step.ns, step.id
         if step.verb == "put":
             self.puts.setdefault((str(step.thread), str(step.ns)), []).append(step)
         elif step.verb == "put_writes":
@@ -104,14 +98,6 @@ class Model:
         """The greatest id."""
         puts = self.puts.get((str(thread), str(ns)), [])
         return max((each.new_id for each in puts), default=None)
-
-    def goes_back(self, step: Step) -> bool:
-        """A write on an older checkpoint that the same hand has read last, by its id."""
-        return self._gone_back.get((step.hand, step.thread)) == (step.ns, step.id)
-
-    def looks_first(self, hand: int, thread: str | None) -> None:
-        """A hand reads what the thread is."""
-        self._gone_back.pop((hand, thread), None)
 
     def replaces_special_in_mixed_call(self, step: Step) -> bool:
         """A call with regular writes too has a special one that is there already, or twice."""

@@ -63,22 +63,11 @@ def _mixed_over_special(step: Step, model: Model) -> bool:
     return step.verb == "put_writes" and model.replaces_special_in_mixed_call(step)
 
 
-def _goes_back(step: Step, model: Model) -> bool:
-    return step.verb in ("put", "put_writes") and model.goes_back(step)
-
-
 APART = (
     Apart(
         why="peers' newest is the greatest id; ours is what was put last and has no child",
         peers=BOTH,
         holds=_newest_by_clock,
-    ),
-    Apart(
-        why="who reads an old checkpoint by its id and writes there has gone back: heads are those "
-        "of that time, also in other namespaces; with peers only a put makes a difference",
-        peers=BOTH,
-        holds=_goes_back,
-        for_good=True,
     ),
     Apart(
         why="it groups a list by thread and namespace, so a limit cuts off others",
@@ -190,7 +179,6 @@ async def compare(seed: int, ours: list[Calls], peers: dict[Peer, Calls]) -> Non
         if step.verb in WRITES and threads.is_news_to(step):
             # As any run does: else it would say that it writes without knowing of the other hand.
             await hand.get_tuple(conf(step.thread))
-            script.model.looks_first(step.hand, step.thread)
         answer = await perform(hand, step, threads.kept(step) or config)
         threads.learn(step, answer)
         for name, peer in list(asked.items()):

@@ -76,6 +76,27 @@ async def test_threads_that_run_at_once_do_not_mix(alike: Alike) -> None:
     assert (await alike(scenario))[3] == {"log": ["3", "a", "b"], "last": "b"}
 
 
+@pytest.mark.parametrize("again", [None, {"log": ["three"]}])
+async def test_an_answer_for_a_turn_that_is_long_over_changes_nothing(
+    alike: Alike, again: Any
+) -> None:
+    """Nothing waits at that checkpoint: the answer is stored there, and no checkpoint is."""
+
+    async def scenario(compiled: Compile) -> list[Any]:
+        graph = compiled(line(("a", say("a"))))
+        for turn in ("one", "two"):
+            await graph.invoke({"log": [turn]}, THREAD)
+        over = [state for state in await graph.history(THREAD) if not state.next][-1]
+        answered = await graph.invoke(Command(resume="late"), over.config)
+        state = await graph.get_state(THREAD)
+        then = await graph.invoke(again, THREAD)
+        return [answered, state, then, await graph.get_state(over.config), *await story(graph)]
+
+    found = await alike(scenario)
+    assert found[0]["log"] == ["one", "a"]
+    assert found[1]["values"]["log"] == ["one", "a", "two", "a"]
+
+
 # ---- interrupts ---------------------------------------------------------------------------------
 
 

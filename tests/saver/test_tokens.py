@@ -28,7 +28,7 @@ from checkpoint_router.core import errors
 from .calls import Calls, Flavour, Runs
 from .conftest import MakeSaver, conflicts_of
 from .likeness import THREAD, Alike, Compile, Log, add, ask, line, say, story
-from .shapes import TASK, body, chain, cid, conf, ids, store
+from .shapes import TASK, body, chain, cid, conf, ids, parent_of, store
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.router_only]
 
@@ -148,19 +148,22 @@ async def test_a_late_write_to_an_old_checkpoint_moves_no_head(calls: Calls) -> 
     assert (await calls.read(conf(checkpoint_id=cid(1)))).pending_writes == [(TASK, "late", 1)]
 
 
-async def test_who_reads_an_old_checkpoint_by_its_id_and_writes_on_goes_back_to_it(
-    calls: Calls,
+async def test_who_reads_an_old_checkpoint_by_its_id_goes_back_to_it_with_a_put_and_not_before(
+    calls: Calls, another: Callable[..., Calls]
 ) -> None:
-    """A journey into the past begins with its first write, before there is a new checkpoint."""
-    await chain(calls, [1, 2])
-    old = await calls.read(conf(checkpoint_id=cid(1)))
+    await chain(calls, [1, 2, 3])
+    old = await calls.read(conf(checkpoint_id=cid(2)))
     await calls.put_writes(old.config, [("again", 1)], TASK)
-    now = await calls.read(conf())
-    assert (now.checkpoint["id"], now.pending_writes) == (cid(1), [(TASK, "again", 1)])
+    for reader in (calls, another()):
+        now = await reader.read(conf())
+        assert (now.checkpoint["id"], now.pending_writes) == (cid(3), [])
+        there = await reader.read(conf(checkpoint_id=cid(2)))
+        assert there.pending_writes == [(TASK, "again", 1)]
+    await calls.put(old.config, body(cid(4)), {}, {})
+    found = await calls.read(conf())
+    assert (found.checkpoint["id"], parent_of(found)) == (cid(4), cid(2))
     # What lay ahead is kept, and listed.
-    assert ids(await calls.list(conf())) == [cid(2), cid(1)]
-    await calls.put(now.config, body(cid(3)), {}, {})
-    assert (await calls.read(conf())).checkpoint["id"] == cid(3)
+    assert ids(await calls.list(conf())) == [cid(4), cid(3), cid(2), cid(1)]
 
 
 async def test_a_put_in_one_namespace_moves_no_head_of_another(calls: Calls) -> None:

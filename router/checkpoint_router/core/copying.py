@@ -112,6 +112,7 @@ class Copy:
         return Base(
             segment=self._name(EventId(at, 1)).segment,
             cuts=tuple(Cut(c.ns, c.last and self._name(c.last)) for c in cuts),
+            by_id=segment.note,
         )
 
     def _cut(self, base: Base, left: int, surplus: int) -> EventId | None:

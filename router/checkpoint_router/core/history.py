@@ -7,8 +7,9 @@ Sets of events are integers with one bit per known event, so that "has T seen al
 `and` over a few machine words however long the thread is. `past(T)` is what the run of T really
 saw; `closed(T)` adds the calls that T, or a segment in its past, gave up. For S other than T,
 `tail(S|T)` = events of S outside `closed(T)`; T supersedes S if it is empty; S and T are
-concurrent if neither tail is. Tips are the segments that none supersedes. The lineage of T is
-the lineage of its base within its past, then its own events by index.
+concurrent if neither tail is. The lineage of T is the lineage of its base within its past, then
+its own events by index. Tips are the segments that none supersedes, notes left out: a note has read
+an old checkpoint by its id and has put none since, so it has gone nowhere yet.
 """
 
 from bisect import insort
@@ -53,6 +54,13 @@ class Segment:
     """The greatest stamp of its events."""
     checkpoints: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """Namespace to (index, position) of the checkpoints there, ascending."""
+
+    @property
+    def note(self) -> bool:
+        """Whether it read an old checkpoint by its id and has put none since: then it makes nobody
+        else less of a tip, and is none itself."""
+        base = self.token.base
+        return base is not None and base.by_id and not self.checkpoints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,10 +311,15 @@ class History:
 
     def _update_tips(self, segment: Segment, event: EventId) -> None:
         """After `event`: only the tails of its segment can have grown."""
-        if len(segment.events) == 1:
+        if segment.note:
+            return
+        base = segment.token.base
+        # What was a note until now has superseded nobody yet.
+        if len(segment.events) == 1 or (base is not None and base.by_id):
             self.tips = {s for s in self.tips if not self.supersedes(segment.id, s)}
         # Who has a newer event in its closed set can only have given it up.
-        if any(self.supersedes(s, segment.id) for s in self._given_by.get(event, ())):
+        givers = (s for s in self._given_by.get(event, ()) if not self.segments[s].note)
+        if any(self.supersedes(s, segment.id) for s in givers):
             self.tips.discard(segment.id)
         else:
             self.tips.add(segment.id)

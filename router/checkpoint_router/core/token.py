@@ -43,6 +43,9 @@ class Base:
     cuts: tuple[Cut, ...] = ()
     """For a read by id: where that lineage is cut, in the namespace that was read. A journey into
     one namespace's past leaves the others where they are: an id says nothing of them."""
+    by_id: bool = False
+    """The read named a checkpoint that is not the newest. Whether a run goes on from there shows
+    when it puts one (`core.history.Segment.note`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,7 @@ def seal(token: ReadToken, key: bytes) -> bytes:
             else (
                 base.segment,
                 tuple((c.ns, c.last and (c.last.segment, c.last.index)) for c in base.cuts),
+                base.by_id,
             ),
             token.seen,
             token.hlc,
@@ -125,8 +129,11 @@ def parse(sealed: bytes) -> ReadToken:
         raise TokenInvalid(f"the causal token cannot be read: {e}") from None
 
 
-def _base(segment: bytes, cuts: Sequence[tuple[str, tuple[bytes, int] | None]]) -> Base:
+def _base(
+    segment: bytes, cuts: Sequence[tuple[str, tuple[bytes, int] | None]], by_id: bool = False
+) -> Base:
     return Base(
+        by_id=by_id,
         segment=checked_segment(segment),
         cuts=tuple(
             Cut(ns, None if last is None else EventId(checked_segment(last[0]), last[1]))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from checkpoint_router.core.history import History, Lineage, bits
-from checkpoint_router.core.ids import EventId
+from checkpoint_router.core.ids import EventId, SegmentId
 from checkpoint_router.core.records import Entry, WriteRow, WriteSet
 from checkpoint_router.core.token import Base, Cut
 
@@ -51,7 +51,8 @@ def newest(history: History, ns: str, lineage: Lineage | None = None) -> Shown |
 
 
 def by_id(history: History, ns: str, cid: str, lineage: Lineage | None = None) -> Shown | None:
-    """A checkpoint by its id: as the winner has it, else as the greatest segment that has it.
+    """A checkpoint by its id: as the last note on it has it, else as the winner, else as the
+    greatest segment that has it.
 
     With the `lineage` of a run, the run's own view of it comes first.
     """
@@ -60,13 +61,21 @@ def by_id(history: History, ns: str, cid: str, lineage: Lineage | None = None) -
         return None
     if lineage is None or not lineage.mask & named:
         winner = history.lineage(history.winner())
-        lineage = winner if winner.mask & named else _greatest_with(history, named)
+        note = _note_at(history, (ns, cid), named, winner)
+        if note is not None:
+            lineage = history.lineage(note)
+        else:
+            lineage = winner if winner.mask & named else _greatest_with(history, named)
+        shown = winner.tip
+    else:
+        shown = lineage.tip
     assert lineage.tip is not None
     position = max(bits(named & lineage.mask), key=history.order)
     # Who names the head goes nowhere: that is a plain read.
-    newest = position == head(history, ns, lineage)
+    newest = lineage.tip == shown and position == head(history, ns, lineage)
     cuts = () if newest else (Cut(ns, history.entries[position].id),)
-    return _shown(history, position, Base(segment=lineage.tip, cuts=cuts), lineage)
+    base = Base(segment=lineage.tip, cuts=cuts, by_id=not newest)
+    return _shown(history, position, base, lineage)
 
 
 def listed(
@@ -144,6 +153,23 @@ def _parent(history: History, entry: Entry) -> str | None:
         return None
     stored = history.checkpoints.get((entry.ns, entry.parent_id), 0)
     return None if stored and not stored & ~history.erased else entry.parent_id
+
+
+def _note_at(
+    history: History, name: tuple[str, str], named: int, winner: Lineage
+) -> SegmentId | None:
+    """Whose lone writes on a checkpoint are shown: of the notes there, unless the winner's line has
+    them, or a write there that they had not seen, the greatest that no other has seen."""
+    segments, there = history.segments, history.writes.get(name, 0) & ~history.erased
+    notes = [
+        s
+        for s in {history.entries[p].id.segment for p in bits(there & ~winner.mask)}
+        if segments[s].note
+        and segments[s].base_lineage & named
+        and not there & winner.mask & ~segments[s].closed
+    ]
+    last = [s for s in notes if not any(history.supersedes(t, s) for t in notes)]
+    return max(last, key=history.rank, default=None)
 
 
 def _greatest_with(history: History, named: int) -> Lineage:
