@@ -198,7 +198,9 @@ class Threads:
         state.fresh, state.doubtful = asked, False
         if not image.partial:
             state.history = history
-            state.recent.clear()
+            pruned_more = history.erased.bit_count() > before.erased.bit_count()
+            if pruned_more or history.gen != before.gen or not self._shared:
+                state.recent.clear()  # Else it is what a loss could be mended from.
         if image.entries or not image.partial:
             state.changed()
 
