@@ -24,6 +24,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send
 
 from checkpoint_router.core import errors
+from checkpoint_router.v1.admin_service_pb2 import GetThreadRequest
 
 from .calls import Calls, Flavour, Runs
 from .conftest import MakeSaver, conflicts_of
@@ -149,7 +150,7 @@ async def test_a_late_write_to_an_old_checkpoint_moves_no_head(calls: Calls) -> 
 
 
 async def test_who_reads_an_old_checkpoint_by_its_id_goes_back_to_it_with_a_put_and_not_before(
-    calls: Calls, another: Callable[..., Calls]
+    calls: Calls, another: Callable[..., Calls], admin: Any, tenant: str
 ) -> None:
     await chain(calls, [1, 2, 3])
     old = await calls.read(conf(checkpoint_id=cid(2)))
@@ -159,6 +160,8 @@ async def test_who_reads_an_old_checkpoint_by_its_id_goes_back_to_it_with_a_put_
         assert (now.checkpoint["id"], now.pending_writes) == (cid(3), [])
         there = await reader.read(conf(checkpoint_id=cid(2)))
         assert there.pending_writes == [(TASK, "again", 1)]
+    drawn = admin.GetThread(GetThreadRequest(tenant=tenant, thread_id="t")).nodes
+    assert [(n.checkpoint_id, len(n.writes)) for n in drawn if n.writes] == [(cid(2), 1)]
     await calls.put(old.config, body(cid(4)), {}, {})
     found = await calls.read(conf())
     assert (found.checkpoint["id"], parent_of(found)) == (cid(4), cid(2))

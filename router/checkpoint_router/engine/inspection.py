@@ -119,10 +119,10 @@ class _Drawn:
         return entry.checkpoint_id, entry.ns, position
 
     def _writes_of(self, ns: str, cid: str, position: int) -> tuple[WriteSummary, ...]:
-        mask = self._history.writes.get((ns, cid), 0) & ~self._history.erased
-        if self._winner >> position & 1:
-            mask &= self._winner
-        return self._summaries(mask)
+        shown = view.by_id(self._history, ns, cid) if self._winner >> position & 1 else None
+        if shown is not None:  # as a read by its id has them
+            return self._summaries(sum(1 << self._history.position(w) for w in shown.writes))
+        return self._summaries(self._history.writes.get((ns, cid), 0) & ~self._history.erased)
 
     def _summaries(self, mask: int) -> tuple[WriteSummary, ...]:
         found = []
