@@ -9,6 +9,7 @@ a folder of the user's cache; a Java 17 runs them.
 """
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -196,6 +197,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_die_with_the_parent,
             )
         deadline = time.monotonic() + START_SECONDS_MAX
         while not self._answers():
@@ -246,6 +248,12 @@ class Server:
             *(f"--add-opens={name}=ALL-UNNAMED" for name in _OPENS.split()),
             *("-cp", f"{folder}/*", "org.apache.cassandra.service.CassandraDaemon"),
         ]
+
+
+def _die_with_the_parent() -> None:
+    """A test's process that is killed takes its server with it, where the system can do that."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def free_port() -> int:

@@ -28,6 +28,7 @@ BACKENDS = (
     Backend(name="sqlite", url=lambda d: f"sqlite:{d}/shard", survives_its_process=True),
     Backend(name="redis", url=lambda _: servers.redis(), survives_its_process=True),
     Backend(name="redis-cluster", url=lambda _: servers.redis_cluster(), survives_its_process=True),
+    Backend(name="cassandra", url=lambda _: servers.cassandra(), survives_its_process=True),
 )
 
 

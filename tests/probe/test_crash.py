@@ -41,8 +41,8 @@ def until(condition: Callable[[], bool], what: str) -> None:
 class Agents:
     """The agent processes and what they noted."""
 
-    def __init__(self, target: str, directory: Path) -> None:
-        self.logs = [directory / f"agent-{n}.jsonl" for n in range(AGENTS)]
+    def __init__(self, target: str, directory: Path, count: int = AGENTS) -> None:
+        self.logs = [directory / f"agent-{n}.jsonl" for n in range(count)]
         self.children = [
             subprocess.Popen(
                 [sys.executable, "-m", "tests.probe.load", target, str(log), half, str(n)],
@@ -50,7 +50,7 @@ class Agents:
                 cwd=ROOT,
             )
             for n, (log, half) in enumerate(
-                zip(self.logs, ["sync", "async"] * (AGENTS // 2), strict=True)
+                zip(self.logs, ["sync", "async"] * (count // 2), strict=True)
             )
         ]
 
@@ -89,8 +89,10 @@ class Agents:
 
 
 @contextlib.contextmanager
-def agents_at_work(router: RunningRouter, directory: Path) -> Iterator[Agents]:
-    agents = Agents(router.target, directory)
+def agents_at_work(
+    router: RunningRouter, directory: Path, count: int = AGENTS
+) -> Iterator[Agents]:
+    agents = Agents(router.target, directory, count)
     try:
         until(agents.all_work, "every agent to have written something")
         yield agents

@@ -98,6 +98,9 @@ class CassandraStorage:
             raise Unavailable("the storage is closed. Nothing was written or read.")
         return self._open_parts
 
+    def check(self) -> None:
+        pass
+
     @property
     def actor(self) -> int:
         return self._parts.writing.actor

@@ -8,7 +8,7 @@ import secrets
 from typing import Final
 
 from checkpoint_router.backends.cassandra.session import Session
-from checkpoint_router.backends.cassandra.statements import TABLES, Name
+from checkpoint_router.backends.cassandra.statements import TABLES, Name, in_keyspace
 from checkpoint_router.backends.cassandra.target import Target
 from checkpoint_router.core.errors import Refused
 from checkpoint_router.core.token import KEY_BYTES
@@ -33,11 +33,18 @@ async def prepare(session: Session, target: Target) -> None:
             f"in {', '.join(sorted(replicas)) or 'none that has a name'}. Nothing was changed. "
             f"Name a datacentre that it is kept in, or alter its replication."
         )
-    await session.define(f"USE {target.keyspace}")
-    for table in TABLES:
-        await session.define(table)
-    await session.define(_SET.format(value=f"0x{FORMAT:02x}"))
-    found = await session.ask(_META)
+    tables = await session.ask(
+        f"SELECT table_name FROM system_schema.tables WHERE keyspace_name = '{target.keyspace}'"  # noqa: S608 - a checked name
+    )
+    if len(tables) < len(TABLES):
+        for table in TABLES:
+            await session.define(in_keyspace(table, target.keyspace))
+    stored = in_keyspace(_META, target.keyspace)
+    found = await session.ask(stored)
+    if not found:
+        text = _SET.format(value=f"0x{FORMAT:02x}")
+        await session.define(in_keyspace(text, target.keyspace))
+        found = await session.ask(stored)
     format = int.from_bytes(found[0][0], "big")
     if format > FORMAT:
         raise Refused(

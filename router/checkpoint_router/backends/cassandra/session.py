@@ -16,7 +16,6 @@ from typing import Any, Final
 from cassandra import (
     AuthenticationFailed,
     ConsistencyLevel,
-    DriverException,
     InvalidRequest,
     Unauthorized,
 )
@@ -37,7 +36,7 @@ from cassandra.policies import (
 )
 from cassandra.query import BatchStatement, BatchType, PreparedStatement, tuple_factory
 
-from checkpoint_router.backends.cassandra.statements import STATEMENTS, Name
+from checkpoint_router.backends.cassandra.statements import STATEMENTS, Name, in_keyspace
 from checkpoint_router.backends.cassandra.target import Login, Target
 from checkpoint_router.core.errors import Refused, RouterError, Unavailable
 
@@ -83,6 +82,7 @@ class Session:
             connect_timeout=CONNECT_SECONDS,
             control_connection_timeout=CONNECT_SECONDS,
             compression=False,
+            protocol_version=5,
         )
         self._driver: Driver | None = None
         self._prepared: dict[Name, PreparedStatement] = {}
@@ -99,10 +99,9 @@ class Session:
         await asyncio.to_thread(self._prepare)
 
     def _prepare(self) -> None:
-        assert self._driver is not None
-        self._driver.set_keyspace(self._target.keyspace)
         for name, statement in STATEMENTS.items():
-            prepared = self._driver.prepare(statement.text)
+            text = in_keyspace(statement.text, self._target.keyspace)
+            prepared = self._open_driver.prepare(text)
             prepared.fetch_size = statement.page
             self._prepared[name] = prepared
 
@@ -205,10 +204,8 @@ def _said(error: BaseException, doing: str) -> RouterError:
                 f"Cassandra refused {doing}: {cause}. Nothing was changed. Look at the "
                 f"credentials, at what the role may do, and at the keyspace."
             )
-    if isinstance(error, DriverException | NoHostAvailable | OSError):
-        return Unavailable(
-            f"Cassandra did not serve {doing} within its time: {type(error).__name__}: {error}. "
-            f"If it was a write, its outcome is unknown; the same call may be repeated. Look at "
-            f"the members of the datacentre and at the network."
-        )
-    raise error
+    return Unavailable(
+        f"Cassandra did not serve {doing}: {type(error).__name__}: {error}. If it was a write, its "
+        f"outcome is unknown; the same call may be repeated. Look at the members of the "
+        f"datacentre and at the network."
+    )

@@ -9,6 +9,7 @@ row's removal is above the row, whenever and by whom either was sent. A generati
 of its own, so a removal of one cannot touch the next.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from string import Template
@@ -189,3 +190,8 @@ STATEMENTS: Final = {
     name: Statement(Template(one.text).substitute(_PARTS), one.page) for name, one in _TEXTS.items()
 }
 """All of them."""
+
+
+def in_keyspace(text: str, keyspace: str) -> str:
+    """A statement with the keyspace before its table: no session has a keyspace of its own."""
+    return re.sub(r"\b(FROM|INTO|UPDATE|EXISTS) (\w+)", rf"\1 {keyspace}.\2", text, count=1)
