@@ -13,10 +13,11 @@ import pytest
 
 from .bench import Bench, Fault, Router, a_router
 from .client_faults import CLIENT
+from .redis_faults import REDIS
 from .router_faults import ROUTER
 from .storage_faults import STORAGE
 
-FAULTS = (*STORAGE, *ROUTER, *CLIENT)
+FAULTS = (*STORAGE, *REDIS, *ROUTER, *CLIENT)
 
 
 @pytest.fixture(scope="module")

@@ -65,20 +65,47 @@ async def test_two_routers_that_grow_one_value_at_once_keep_every_version(server
     async with router_on(server.url) as one, router_on(server.url) as two:
         start = b.new_blob(b"\xdc\x00\x01" + b"x" * 3000)
         await one.put_blobs(b.THREAD, 1, [start])
-
-        async def grow(number: int) -> list[bytes]:
-            storage, newest, made = (one, two)[number % 2], start, []
-            for turn in range(25):
-                data = newest.value.data + f"{number} says {turn}".encode() * 5
-                newest = b.new_blob(data, continues=newest)
-                event = b.checkpoint_event(f"s{number}-{turn}", blobs=[newest])
-                await stored(storage, b.append(event, blobs=[newest]))
-                made.append(newest.hash)
-            return made
-
-        hashes = [h for made in await asyncio.gather(*map(grow, range(4))) for h in made]
+        newest, hashes = start, []
+        for turn in range(25):
+            said = [newest.value.data + f"{who} says {turn}".encode() * 5 for who in range(4)]
+            made = [b.new_blob(data, continues=newest) for data in said]
+            events = [
+                b.checkpoint_event(f"s{who}-{turn}", blobs=[blob]) for who, blob in enumerate(made)
+            ]
+            await asyncio.gather(
+                *(
+                    stored((one, two)[who % 2], b.append(event, blobs=[made[who]]))
+                    for who, event in enumerate(events)
+                )
+            )
+            hashes += [blob.hash for blob in made]
+            newest = made[turn % 4]
         read = await two.blobs(b.THREAD, 1, hashes, 1 << 30)
         assert set(read.found) == set(hashes)
+
+
+async def test_a_value_that_grows_costs_its_bytes_once_and_a_fork_of_it_its_tail(
+    server: Server,
+) -> None:
+    from checkpoint_router.backends.redis import layout
+
+    async with router_on(server.url) as storage:
+        newest, ages = b.new_blob(b"\xdc\x00\x01" + b"x" * 3000), []
+        for turn in range(60):
+            data = newest.value.data + f"turn {turn}".encode() * 20
+            newest = b.new_blob(data, continues=newest)
+            ages.append(newest)
+            await storage.put_blobs(b.THREAD, 1, [newest])
+        fork = b.new_blob(ages[30].value.data + b"fork" * 500, continues=ages[30])
+        await storage.put_blobs(b.THREAD, 1, [fork])
+        client = storage._link  # type: ignore[attr-defined]  # to see what is stored
+        keys = dict(zip("skcelpjbvinrtx", layout.keys(b.THREAD), strict=True))
+        whole = sum(len(v) for v in await client.do("hvals", keys["v"]))
+        logs = [key for key in await client.do("keys", "*") if key.startswith(keys["x"])]
+        size = whole + sum([await client.do("strlen", key) for key in logs])
+        assert size <= len(newest.value.data) + len(b"fork" * 500)
+        read = await storage.blobs(b.THREAD, 1, [x.hash for x in (*ages, fork)], 1 << 30)
+        assert len(read.found) == 61
 
 
 @pytest.mark.parametrize("kind", "skcelpjbvinrt")
@@ -179,7 +206,7 @@ class TestSettings:
             "on",
             ">se{cr}et/",
             "~*",
-            *"+@read +@write +@scripting +@connection +info".split(),
+            *["+@read", "+@write", "+@scripting", "+@connection", "+info"],
         )
         file = tmp_path / "password"
         file.write_text("se{cr}et/\n")

@@ -7,6 +7,7 @@ that rests on an old copy is refused before anything is changed.
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgpack
@@ -106,6 +107,8 @@ class Plan:
     def __init__(self, thread: ThreadKey, gen: str, versions: Versions) -> None:
         self._thread, self._gen, self._versions = thread, gen, versions
         self._made: dict[bytes, Version] = {}
+        self._lengths: dict[int, int] = {}
+        """Of logs that were appended to, by their ids."""
 
     def blob(self, blob: NewBlob, bulk: list[bytes], *, alone: bool) -> dict[str, Any]:
         """What the script is to do with `blob`, whose bytes go into `bulk`."""
@@ -114,6 +117,8 @@ class Plan:
             assert blob.continues is not None
             base = self._made.get(blob.continues)
             base = base or self._versions.get(self._thread, self._gen, blob.continues)
+        if base is not None and base.log is not None and base.log.id in self._lengths:
+            base = replace(base, log=replace(base.log, length=self._lengths[base.log.id]))
         return self._as_said(blob, base, place(blob, base), bulk)
 
     def _as_said(
@@ -141,6 +146,7 @@ class Plan:
                 return {"hash": blob.hash, "how": "whole", "row": row, "arg": len(bulk) + 1}
         assert base is not None
         grown = Log(id=log.id, depth=log.depth, length=at + len(tail), appends=0)
+        self._lengths[log.id] = grown.length
         new = Version(hash=blob.hash, tag=tag, head=head, keep=grown.length, log=grown)
         self._made[blob.hash] = new
         bulk.append(tail)
