@@ -37,6 +37,7 @@ from checkpoint_router.core.errors import (
     RouterError,
     SaverClosed,
     Unavailable,
+    unanswered,
 )
 from checkpoint_router.v1 import checkpoint_service_pb2 as v1
 from checkpoint_router.wire.errors import RETRY_AFTER_MS, error_of
@@ -186,8 +187,8 @@ class _Tries:
         hint = f" ({why})" if why else ""
         return DeadlineExceeded(
             f"{self.prepared.name} had no answer from {self._target} within {self._seconds:g} s"
-            f"{hint}. Whether it took effect is unknown; calling again has the effect of one "
-            f"call. Check that a router runs there, or give the saver a larger timeout_seconds.",
+            f"{hint}. {unanswered(self.prepared.name)} Check that a router runs there, or give the "
+            f"saver a larger timeout_seconds.",
             call=self.prepared.name,
         )
 

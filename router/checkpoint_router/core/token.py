@@ -130,7 +130,7 @@ def parse(sealed: bytes) -> ReadToken:
 
 
 def _base(
-    segment: bytes, cuts: Sequence[tuple[str, tuple[bytes, int] | None]], by_id: bool = False
+    segment: bytes, cuts: Sequence[tuple[str, tuple[bytes, int] | None]], by_id: bool
 ) -> Base:
     return Base(
         by_id=by_id,
