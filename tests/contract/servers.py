@@ -83,18 +83,19 @@ def need_cassandra() -> None:
     pytest.skip(f"NOT TESTED: {cassandra_server.HINT}")
 
 
-def cassandra() -> str:
+def cassandra(use: str = "contract") -> str:
     """The URL of an empty keyspace of Cassandra, or of one that is not there yet."""
     address, session = _cassandra()
+    keyspace = f"{use}_{WORKER}"
     tables = session.execute(
-        "SELECT table_name FROM system_schema.tables WHERE keyspace_name = %s", (WORKER,)
+        "SELECT table_name FROM system_schema.tables WHERE keyspace_name = %s", (keyspace,)
     )
     emptied = [
-        session.execute_async(f"TRUNCATE {WORKER}.{name}", timeout=60.0) for (name,) in tables
+        session.execute_async(f"TRUNCATE {keyspace}.{name}", timeout=60.0) for (name,) in tables
     ]
     for each in emptied:
         each.result()
-    return address.replace("/checkpoints?", f"/{WORKER}?")
+    return address.replace("/checkpoints?", f"/{keyspace}?")
 
 
 @cache
