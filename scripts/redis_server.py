@@ -19,7 +19,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGE = "redis-server"
+PACKAGES = ("redis-server", "openssl")
+"""The second makes certificates for the tests over TLS."""
 HINT = (
     "redis-server is not on this machine. `make services` installs it on Debian and Ubuntu as root "
     "(or with sudo); elsewhere install Redis 6.2 or newer, or Valkey, so that `redis-server` and "
@@ -35,7 +36,7 @@ def program() -> str | None:
 
 def install() -> None:
     """Idempotent. Raises SystemExit with a hint where it cannot be installed."""
-    if program() is not None:
+    if program() is not None and shutil.which("openssl") is not None:
         return
     if shutil.which("apt-get") is None:
         raise SystemExit(HINT)
@@ -44,7 +45,7 @@ def install() -> None:
     quiet = ["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"]
     for command in (
         ["update", "-qq"],
-        ["install", "-y", "-qq", "--no-install-recommends", PACKAGE],
+        ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES],
     ):
         done = subprocess.run([*root, *quiet, "apt-get", *command], check=False)  # noqa: S603 - our own words
         if done.returncode:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ from checkpoint_router.core.errors import DataLoss, InvalidArgument, Refused, Un
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.storage.open import storage_from_url
 from checkpoint_router.storage.port import Duplicate, Stored
-from scripts.redis_server import Server
+from scripts.redis_server import Server, free_port
 from tests import builders as b
 from tests.contract.child import checkpoint
+from tests.contract.servers import need_redis
 from tests.saver.proxy import Proxy
 
 from .redis_shard import persist, router_on, server, stored
@@ -169,6 +172,13 @@ async def test_a_full_server_takes_nothing_of_a_put_and_says_what_to_do(server: 
         await stored(storage, checkpoint(2))
 
 
+def make_certificate(cert: Path, key: Path) -> None:
+    """One that is its own authority."""
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=redis"
+    make += f" -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {cert}"
+    subprocess.run(make.split(), check=True, capture_output=True)
+
+
 class TestSettings:
     @pytest.mark.parametrize(
         ("settings", "promise"),
@@ -220,6 +230,38 @@ class TestSettings:
             await stored(storage, checkpoint(1))
         with pytest.raises(Unavailable, match="user and password"):
             await storage_from_url(server.url.replace("//", "//agent:wrong@")).open()
+
+    async def test_tls_is_spoken_with_a_server_whose_certificate_is_trusted(
+        self, tmp_path: Path
+    ) -> None:
+        need_redis()
+        cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+        make_certificate(cert, key)
+        port = str(free_port())
+        tls = {"tls_port": port, "tls_cert_file": str(cert), "tls_key_file": str(key)}
+        server = Server(tmp_path / "tls", tls_auth_clients="no", **tls)
+        server.start()
+        try:
+            async with router_on(f"rediss://127.0.0.1:{port}/0?ca={cert}") as storage:
+                assert (await storage.facts()).url == f"rediss://127.0.0.1:{port}/0"
+                await stored(storage, checkpoint(1))
+            with pytest.raises(Unavailable, match=r"(?i)certificate"):
+                await storage_from_url(f"rediss://127.0.0.1:{port}/0").open()
+        finally:
+            server.stop()
+
+    def test_a_driver_that_is_not_installed_is_named_with_its_extra(self) -> None:
+        program = (
+            "import sys; sys.modules['redis'] = None\n"
+            "from checkpoint_router.storage.open import storage_from_url\n"
+            "storage_from_url('redis://host/0')"
+        )
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        ended = subprocess.run(
+            [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False
+        )
+        assert "Refused" in ended.stderr
+        assert "pip install 'langgraph-checkpoint-router[server,redis]'" in ended.stderr
 
     async def test_a_newer_format_is_refused(self, server: Server) -> None:
         server.command("SET", "checkpoint-router:format", "99")

@@ -2,9 +2,7 @@
 -- values, or values alone. All looks of a step come before its first change.
 
 -- Foreign keys of another type must fail now, not between two changes.
-for _, key in ipairs({SLOT, KEPT, COUNTS, EVENTS, RECORDS, MEMBERS, ROWS, VALUES}) do
-  call('HLEN', key)
-end
+for _, key in ipairs({EVENTS, RECORDS, MEMBERS, ROWS, VALUES}) do call('HLEN', key) end
 for _, key in ipairs({BY_LEAF, BY_ID, BY_RUN, NAMES}) do call('ZCARD', key) end
 call('LLEN', LOG)
 
@@ -78,10 +76,14 @@ local function add_event(step)
   stored = stored + 1
   call('RPUSH', LOG, '\0' .. q.actor .. struct.pack('>I8', stored) .. ARGV[step.entry])
   call('HSET', RECORDS, id, ARGV[step.record])
-  call('HSET', EVENTS, 'e' .. id, struct.pack('>I8', position) .. step.digest)
   local gapless = tonumber(call('HGET', EVENTS, 'g' .. step.segment) or 0)
-  while call('HEXISTS', EVENTS, 'e' .. step.segment .. (gapless + 1)) == 1 do gapless = gapless + 1 end
-  call('HSET', EVENTS, 'g' .. step.segment, gapless)
+  if tonumber(step.index) == gapless + 1 then
+    repeat
+      gapless = gapless + 1
+    until call('HEXISTS', EVENTS, 'e' .. step.segment .. (gapless + 1)) == 0
+  end
+  call('HSET', EVENTS, 'e' .. id, struct.pack('>I8', position) .. step.digest,
+    'g' .. step.segment, gapless)
   call('HSET', COUNTS, q.actor, stored)
   if step.cid then
     call('HSET', MEMBERS, id, step.cid .. '\0' .. step.run)

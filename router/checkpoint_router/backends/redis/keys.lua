@@ -5,7 +5,8 @@ local call = redis.call
 local q = cmsgpack.unpack(ARGV[1])
 
 local function slot_state()
-  return call('HGET', SLOT, 'inc') or '', call('HGET', SLOT, 'seq') or '0'
+  local state = call('HMGET', SLOT, 'inc', 'seq')
+  return state[1] or '', state[2] or '0'
 end
 
 -- Counts this write, in an incarnation that lives until the server is empty.
