@@ -37,7 +37,10 @@ from .peers import DIFFERENCES
 
 REFERENCE = os.environ.get("CHECKPOINT_ROUTER_TEST_REFERENCE", "")
 STORAGES = (REFERENCE,) if REFERENCE else ("memory", "sqlite", "redis", "cassandra")
-SERVERS = {"redis": servers.redis, "cassandra": lambda: servers.cassandra("saver")}
+SERVERS: dict[str, Callable[[], str]] = {
+    "redis": servers.redis,
+    "cassandra": lambda: servers.cassandra("saver"),
+}
 """Storages that are servers of their own, and how to have one. A few suites run on them: what they
 do otherwise than SQLite is below the port, where the contract looks."""
 ON_SERVERS = {"test_conformance", "test_pregel", "test_delta_history", "test_clock"}

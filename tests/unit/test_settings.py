@@ -100,6 +100,8 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
         "CHECKPOINT_ROUTER_PORT_7070_TCP_ADDR",
         "CHECKPOINT_ROUTER_TARGET",
         "CHECKPOINT_ROUTER_TEST_REFERENCE",
+        "CHECKPOINT_ROUTER_REDIS_PASSWORD",
+        "CHECKPOINT_ROUTER_CASSANDRA_PASSWORD_FILE",
         "SOMETHING_ELSE",
     ],
 )

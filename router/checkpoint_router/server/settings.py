@@ -25,9 +25,10 @@ FILE_VARIABLE: Final = f"{PREFIX}CONFIG"
 """Names the TOML file where no flag does."""
 
 _OTHERS: Final = re.compile(
-    # For savers, the command line and tests; and what Kubernetes sets in every pod for a service
-    # that is called checkpoint-router.
+    # For savers, the command line and tests; what a storage needs to log in; and what Kubernetes
+    # sets in every pod for a service that is called checkpoint-router.
     r"CONFIG|TARGET|TENANT|OUTPUT|TEST_.*|SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_.*)?"
+    r"|REDIS_PASSWORD|CASSANDRA_(USERNAME|PASSWORD|PASSWORD_FILE|CA_FILE|CERTIFICATE_FILE|KEY_FILE)"
 )
 
 

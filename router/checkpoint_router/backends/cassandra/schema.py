@@ -29,9 +29,9 @@ async def prepare(session: Session, target: Target) -> None:
         await _make(session, target)
     elif not replicas.get(target.dc):
         raise Refused(
-            f"keyspace {target.keyspace} has no replica in datacentre {target.dc!r}: it is kept "
-            f"in {', '.join(sorted(replicas)) or 'none that has a name'}. Nothing was changed. "
-            f"Name a datacentre that it is kept in, or alter its replication."
+            f"keyspace {target.keyspace} has no replica in datacentre {target.dc!r}: it has "
+            f"{', '.join(f'{n} in {dc}' for dc, n in sorted(replicas.items()))}. Nothing was "
+            f"changed. Name a datacentre that it is kept in, or alter its replication."
         )
     tables = await session.ask(
         f"SELECT table_name FROM system_schema.tables WHERE keyspace_name = '{target.keyspace}'"  # noqa: S608 - a checked name
@@ -71,11 +71,6 @@ async def _make(session: Session, target: Target) -> None:
     local = await session.ask("SELECT data_center FROM system.local")
     peers = await session.ask("SELECT data_center FROM system.peers_v2")
     members = [row[0] for row in (*local, *peers)].count(target.dc)
-    if not members:
-        raise Refused(
-            f"there is no datacentre {target.dc!r} in this Cassandra. Nothing was changed. Name "
-            f"one that it has."
-        )
     copies = min(REPLICAS, members)
     await session.define(
         f"CREATE KEYSPACE IF NOT EXISTS {target.keyspace} WITH replication = "

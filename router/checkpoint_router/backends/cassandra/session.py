@@ -92,6 +92,13 @@ class Session:
         try:
             self._driver = await asyncio.to_thread(self.cluster.connect)
         except Exception as e:  # noqa: BLE001  (the driver raises many kinds; each is one of ours)
+            there = {host.datacenter for host in self.cluster.metadata.all_hosts()} - {None}
+            await asyncio.to_thread(self.cluster.shutdown)
+            if there and self._target.dc not in there:
+                raise Refused(
+                    f"this Cassandra has no member in datacentre {self._target.dc!r}. Nothing was "
+                    f"changed. Name one of {', '.join(sorted(there))}."
+                ) from None
             raise _said(e, "connecting") from None
 
     async def prepare(self) -> None:
@@ -197,8 +204,8 @@ def _settle(
 
 def _said(error: BaseException, doing: str) -> RouterError:
     """Our error for one of the driver's."""
-    causes: Mapping[Any, Any] = error.errors if isinstance(error, NoHostAvailable) else {}
-    for cause in (error, *(c for c in causes.values() if isinstance(c, BaseException))):
+    causes = error.errors if isinstance(error, NoHostAvailable) else {}
+    for cause in (error, *(causes.values() if isinstance(causes, Mapping) else ())):
         if isinstance(cause, AuthenticationFailed | Unauthorized | InvalidRequest):
             return Refused(
                 f"Cassandra refused {doing}: {cause}. Nothing was changed. Look at the "

@@ -1,0 +1,191 @@
+"""A Cassandra that is not as it should be: its keyspace, its tables, its rows.
+
+The damage is done through a connection of the test's own.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from cassandra.cluster import Cluster
+
+from checkpoint_router.backends.cassandra import CassandraStorage, values
+from checkpoint_router.backends.cassandra.statements import BLOB, LOG, RECORD
+from checkpoint_router.core.errors import DataLoss, Refused, Unavailable
+from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.storage.open import storage_from_url
+from checkpoint_router.storage.port import Append, Stored
+from tests import builders as b
+from tests.contract import servers
+
+OTHER = ThreadKey("acme", "t2")
+
+Run = Callable[..., list[Any]]
+
+
+@pytest.fixture
+def url() -> str:
+    """Of an empty keyspace."""
+    return servers.cassandra("broken")
+
+
+@pytest.fixture
+def run(url: str) -> Iterator[Run]:
+    """Runs a statement of the test's own; `KS` stands for the keyspace, `ROWS` for the rows of the
+    broken thread."""
+    address, _, rest = url.partition("//")[2].partition("/")
+    host, _, port = address.partition(":")
+    cluster = Cluster([host], port=int(port), protocol_version=5)
+    session = cluster.connect()
+    keyspace = rest.partition("?")[0]
+
+    def run(text: str, *values: Any) -> list[Any]:
+        whole = text.replace("ROWS", _ROWS).replace("KS", keyspace)
+        return list(session.execute(whole, values, timeout=60.0))
+
+    yield run
+    cluster.shutdown()
+
+
+async def opened(url: str) -> CassandraStorage:
+    storage = storage_from_url(url)
+    assert isinstance(storage, CassandraStorage)
+    await storage.open()
+    return storage
+
+
+@pytest.fixture
+async def storage(url: str) -> AsyncIterator[CassandraStorage]:
+    """With one thread that is to be broken, and one beside it."""
+    storage = await opened(url)
+    for thread in (b.THREAD, OTHER):
+        assert isinstance(await storage.append(checkpoint(thread)), Stored)
+    yield storage
+    await storage.close()
+
+
+LARGE = b.new_blob(b"\xdd" + bytes(4) + b"x" * 3 * values.PIECE_BYTES)
+
+
+def checkpoint(thread: ThreadKey) -> Append:
+    event = b.checkpoint_event("s", 1, checkpoint_id="c1", blobs=[LARGE])
+    return b.append(event, thread=thread, blobs=[LARGE])
+
+
+EVENT = checkpoint(b.THREAD).entry.id
+_ROWS = "WHERE tenant = 'acme' AND thread = 't1' AND gen = 1 AND kind"
+
+
+async def others_are_whole(storage: CassandraStorage) -> None:
+    append = checkpoint(OTHER)
+    read = await storage.records(OTHER, 1, [append.entry.id], 1 << 30)
+    assert read.events == {append.entry.id: append.packed}
+    assert read.blobs.found == {LARGE.hash: LARGE.value}
+
+
+async def test_a_large_value_stands_in_pieces_and_is_read_whole(
+    storage: CassandraStorage, run: Run
+) -> None:
+    rows = run("SELECT n, size FROM KS.thread ROWS = %s", BLOB)
+    assert [(n, size) for n, size in rows] == [(n, len(LARGE.value.data)) for n in range(4)]
+    read = await storage.blobs(b.THREAD, 1, [LARGE.hash], 0)
+    assert read.found == {LARGE.hash: LARGE.value}
+
+
+async def test_a_value_that_lacks_a_piece_is_named(storage: CassandraStorage, run: Run) -> None:
+    ((writer,), *_) = run("SELECT a FROM KS.thread ROWS = %s", BLOB)
+    gone = "DELETE FROM KS.thread ROWS = %s AND key = %s AND n = 2 AND a = %s"
+    run(gone, BLOB, LARGE.hash, writer)
+    with pytest.raises(DataLoss, match=rf"value {LARGE.hash.hex()[:16]}.* of thread 't1'"):
+        await storage.blobs(b.THREAD, 1, [LARGE.hash], 1 << 30)
+    await others_are_whole(storage)
+
+
+BODY = "UPDATE KS.thread SET body = %s ROWS = %s AND key = %s AND n = %s AND a = %s"
+
+
+async def test_a_value_with_other_bytes_is_named(storage: CassandraStorage, run: Run) -> None:
+    ((writer,), *_) = run("SELECT a FROM KS.thread ROWS = %s", BLOB)
+    run(BODY, b"y" * values.PIECE_BYTES, BLOB, LARGE.hash, 1, writer)
+    with pytest.raises(DataLoss, match="do not have the hash"):
+        await storage.blobs(b.THREAD, 1, [LARGE.hash], 1 << 30)
+    await others_are_whole(storage)
+
+
+async def test_a_record_with_other_bytes_is_named(storage: CassandraStorage, run: Run) -> None:
+    ((key, body, writer),) = run("SELECT key, body, a FROM KS.thread ROWS = %s", RECORD)
+    run(BODY, body[:-1] + b"?", RECORD, key, 0, writer)
+    with pytest.raises(DataLoss, match=rf"event {EVENT} of thread 't1'.*checksum"):
+        await storage.events(b.THREAD, 1, [EVENT])
+    await others_are_whole(storage)
+
+
+async def test_a_log_row_with_other_bytes_is_named_and_its_thread_can_be_deleted(
+    storage: CassandraStorage, run: Run
+) -> None:
+    ((key, body),) = run("SELECT key, body FROM KS.thread ROWS = %s", LOG)
+    run(BODY, body[:-1] + b"?", LOG, key, 1, 0)
+    with pytest.raises(DataLoss, match=r"log row .* of thread 't1'.*checksum"):
+        await storage.image(b.THREAD)
+    await others_are_whole(storage)
+    assert await storage.delete(b.THREAD, 1) == 2
+    assert (await storage.image(b.THREAD)).entries == ()
+
+
+async def test_a_record_that_is_gone_is_absent_and_others_are_whole(
+    storage: CassandraStorage, run: Run
+) -> None:
+    run("DELETE FROM KS.thread ROWS = %s", RECORD)
+    assert await storage.events(b.THREAD, 1, [EVENT]) == {}
+    await others_are_whole(storage)
+
+
+async def test_a_keyspace_of_a_newer_format_is_refused_and_not_changed(
+    storage: CassandraStorage, run: Run, url: str
+) -> None:
+    run("UPDATE KS.meta SET value = 0x02 WHERE key = 'format' IF value = 0x01")
+    before = len(run("SELECT key FROM KS.meta"))
+    with pytest.raises(Refused, match="storage format 2; this version knows up to 1"):
+        await opened(url)
+    assert len(run("SELECT key FROM KS.meta")) == before
+
+
+async def test_a_keyspace_that_is_not_kept_in_the_routers_datacentre_is_refused(
+    run: Run, url: str
+) -> None:
+    name = f"away_{servers.WORKER}"
+    run(f"DROP KEYSPACE IF EXISTS {name}")
+    everywhere = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+    run(f"CREATE KEYSPACE {name} WITH replication = {everywhere}")
+    try:
+        with pytest.raises(Refused, match=r"no replica in datacentre 'dc1'.*0 in SimpleStrategy"):
+            await opened(f"{url.rpartition('/')[0]}/{name}?dc=dc1")
+        tables = "SELECT * FROM system_schema.tables WHERE keyspace_name = %s"
+        assert run(tables, name) == []
+    finally:
+        run(f"DROP KEYSPACE {name}")
+
+
+async def test_a_datacentre_that_is_not_there_is_not_served(url: str) -> None:
+    with pytest.raises(Refused, match=r"no member in datacentre 'nowhere'.*dc1"):
+        await opened(f"{url.rpartition('/')[0]}/away?dc=nowhere")
+
+
+async def test_a_cassandra_that_is_not_there_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="Cassandra did not serve connecting"):
+        await opened("cassandra://127.0.0.1:1/ks?dc=dc1")
+
+
+async def test_tables_whose_rows_expire_or_are_read_without_repair_are_an_alarm(
+    storage: CassandraStorage, run: Run
+) -> None:
+    facts = await storage.facts()
+    assert facts.alarms == ()
+    assert "on 1 member of dc1" in facts.promise
+    run("ALTER TABLE KS.thread WITH default_time_to_live = 60 AND read_repair = 'NONE'")
+    try:
+        expire, repair = (await storage.facts()).alarms
+    finally:
+        run("ALTER TABLE KS.thread WITH default_time_to_live = 0 AND read_repair = 'BLOCKING'")
+    assert "expire after 60 s" in expire
+    assert "read_repair = 'BLOCKING'" in repair
