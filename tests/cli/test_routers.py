@@ -236,6 +236,14 @@ def test_doctor_says_no_to_what_is_no_storage(tmp_path: Path) -> None:
     assert "SQLite cannot read it" in garbage.stdout
 
 
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_config_shows_no_password(output: str) -> None:
+    said = run(*("config", "show", "--output", output), *("--storage", "redis://u:secret@host/0"))
+    assert said.returncode == 0, said.stderr
+    assert "host/0" in said.stdout
+    assert "secret" not in said.stdout
+
+
 def test_config_shows_where_each_value_comes_from(tmp_path: Path) -> None:
     file = tmp_path / "router.toml"
     file.write_text('storage = "memory:"\nlog_level = "error"\ndrain_seconds = 2.5\n')

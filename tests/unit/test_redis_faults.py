@@ -11,12 +11,14 @@ import pytest
 
 from checkpoint_router.core.errors import DataLoss, InvalidArgument, Refused, Unavailable
 from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.storage.open import storage_from_url
+from checkpoint_router.server.diagnose import Verdict, diagnose
+from checkpoint_router.storage.open import shown, storage_from_url
 from checkpoint_router.storage.port import Duplicate, Stored
 from scripts.redis_server import Server, free_port
 from tests import builders as b
 from tests.contract.child import checkpoint
 from tests.contract.servers import need_redis
+from tests.contract.test_scrub import fill, found_in
 from tests.saver.proxy import Proxy
 
 from .redis_shard import persist, router_on, server, stored
@@ -24,6 +26,8 @@ from .redis_shard import persist, router_on, server, stored
 __all__ = ["server"]
 
 OTHER = ThreadKey("acme", "t2")
+VALUE = b.new_blob(b"\xdc\x00\x01" + b"x" * 3000)
+"""The first one of `fill`."""
 
 
 async def test_a_put_whose_answer_was_lost_is_one_event_with_one_dot(server: Server) -> None:
@@ -161,6 +165,53 @@ async def test_broken_records_entries_and_values_are_named_and_spare_the_others(
             await storage.image(b.THREAD)
 
 
+@pytest.mark.parametrize(
+    ("kind", "command", "said"),
+    [
+        ("p", "HDEL", "record is not there"),
+        ("b", "HDEL", "is not there"),
+        ("x", "APPEND", None),
+        ("x", "UNLINK", "do not have the hash"),
+        ("l", "LTRIM", "rests on"),
+        ("t", "DEL", "list of its tenant's threads"),
+    ],
+)
+async def test_a_look_at_all_of_it_finds_what_is_broken_and_changes_nothing(
+    server: Server, kind: str, command: str, said: str | None
+) -> None:
+    from checkpoint_router.backends.redis import layout
+
+    async with router_on(server.url) as storage:
+        await fill(storage)
+        client = storage._link  # type: ignore[attr-defined]  # to write what no router writes
+        keys = dict(zip("skcelpjbvinrtx", layout.keys(b.THREAD), strict=True))
+        (log,) = [key for key in await client.do("keys", "*") if key.startswith(keys["x"])]
+        field = {"p": layout.event_field(b.event_id("s", 3)), "b": VALUE.hash}.get(kind)
+        words = {
+            "HDEL": (keys[kind], field),
+            "APPEND": (log, b"more"),
+            "UNLINK": (log,),
+            "LTRIM": (keys[kind], 1, -1),
+            "DEL": (keys[kind],),
+        }[command]
+        await client.do("execute_command", command, *words)
+        before = await client.do("dbsize")
+        found = await found_in(storage)
+        assert bool(found) == (said is not None)
+        assert all(said in each for each in found if said)
+        assert await client.do("dbsize") == before
+
+
+def test_doctor_says_what_a_redis_promises_and_what_is_wrong_with_it(server: Server) -> None:
+    found = list(diagnose(server.url, deep=True))
+    assert {f.verdict for f in found} == {Verdict.GOOD}
+    assert "loss of power" in next(f.text for f in found if f.what == "promise")
+    server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    bad = [f.what for f in diagnose(server.url, deep=False) if f.verdict is Verdict.BAD]
+    assert bad == ["settings", "alarm"]
+    assert server.command("DBSIZE") == "0", "a look changes nothing"
+
+
 async def test_a_full_server_takes_nothing_of_a_put_and_says_what_to_do(server: Server) -> None:
     async with router_on(server.url) as storage:
         await stored(storage, checkpoint(1))
@@ -283,3 +334,15 @@ class TestSettings:
         with pytest.raises(InvalidArgument, match="storage URL") as caught:
             storage_from_url("redis:" + rest.replace("//host", "//user:secret@host"))
         assert "secret" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("url", "safe"),
+        [
+            ("redis://u:secret@host:1/0?a=b", "redis://u:…@host:1/0?a=b"),
+            ("redis://:secr:et@host", "redis://:…@host"),
+            ("redis://u@host:1", "redis://u@host:1"),
+            ("sqlite:/a:b@c", "sqlite:/a:b@c"),
+        ],
+    )
+    def test_a_url_is_shown_without_its_password(self, url: str, safe: str) -> None:
+        assert shown(url) == safe

@@ -39,9 +39,11 @@ def show(
       CHECKPOINT_ROUTER_STORAGE=memory: checkpoint-router config show --origin
     """
     from checkpoint_router.server.settings import load
+    from checkpoint_router.storage.open import shown
 
     loaded = load({"listen": listen, "storage": storage}, file=config)
     values: dict[str, Any] = loaded.settings.model_dump(mode="json")
+    values["storage"] = shown(values["storage"])
     if output is Output.JSON:
         settings = {
             name: {

@@ -37,7 +37,7 @@ def doctor(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Look at this storage instead, without a router: sqlite:DIRECTORY.",
+            help="Look at this storage instead, without a router: sqlite:DIRECTORY or redis://….",
         ),
     ] = None,
     deep: Annotated[

@@ -59,7 +59,10 @@ Listen = Annotated[
 ]
 Storage = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="Where checkpoints are kept: sqlite:DIRECTORY or memory:."),
+    typer.Option(
+        metavar="URL",
+        help="Where checkpoints are kept: sqlite:DIRECTORY, redis://HOST:PORT/DB or memory:.",
+    ),
 ]
 Config = Annotated[
     Path | None,

@@ -9,17 +9,23 @@ from typing import Final
 
 from checkpoint_router.core.errors import InvalidArgument
 from checkpoint_router.storage.finding import Finding, Verdict
+from checkpoint_router.storage.open import shown
 
 __all__ = ["Finding", "Verdict", "diagnose"]
 
-_SCHEMES: Final[Mapping[str, str]] = {"sqlite": "checkpoint_router.backends.sqlite.diagnosis"}
+_SCHEMES: Final[Mapping[str, str]] = {
+    "sqlite": "checkpoint_router.backends.sqlite.diagnosis:diagnose",
+    "redis": "checkpoint_router.backends.redis.diagnosis:diagnose",
+    "rediss": "checkpoint_router.backends.redis.diagnosis:diagnose_tls",
+}
 
 
 def diagnose(url: str, *, deep: bool) -> Iterator[Finding]:
     """What is found at `url`, as it is found; `deep` reads every record. Raises InvalidArgument."""
     scheme, colon, rest = url.partition(":")
     if colon and scheme in _SCHEMES:
-        look: Callable[[str, bool], Iterator[Finding]] = import_module(_SCHEMES[scheme]).diagnose
+        module, _, name = _SCHEMES[scheme].partition(":")
+        look: Callable[[str, bool], Iterator[Finding]] = getattr(import_module(module), name)
         yield from look(rest, deep)
     elif url == "memory:":
         yield Finding(
@@ -29,5 +35,6 @@ def diagnose(url: str, *, deep: bool) -> Iterator[Finding]:
         )
     else:
         raise InvalidArgument(
-            f"no storage is called {url!r}. Give sqlite:DIRECTORY.", field="storage"
+            f"no storage is called {shown(url)!r}. Give sqlite:DIRECTORY or redis://HOST:PORT/DB.",
+            field="storage",
         )

@@ -4,6 +4,7 @@ A backend is imported when a URL names it, so a router needs the driver of its o
 and this floor knows the backends by name, not by import.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Final
@@ -27,6 +28,11 @@ SCHEMES: Final[Mapping[str, tuple[str, str]]] = {
 """Scheme to the callable that makes the storage from what follows the colon, and to a usage."""
 
 
+def shown(url: str) -> str:
+    """`url` as anybody may see it: without a password."""
+    return re.sub(r"(//[^/?#]*?):[^/?#]*@", r"\1:…@", url)
+
+
 def storage_from_url(url: str) -> Storage:
     """The storage that `url` names.
 
@@ -36,7 +42,9 @@ def storage_from_url(url: str) -> Storage:
     if not colon or scheme not in SCHEMES:
         known = "; ".join(usage for _, usage in SCHEMES.values())
         raise UnknownStorage(
-            f"no storage is called {url!r}. Known are: {known}.", field="storage", url=url
+            f"no storage is called {shown(url)!r}. Known are: {known}.",
+            field="storage",
+            url=shown(url),
         )
     module, _, name = SCHEMES[scheme][0].partition(":")
     try:

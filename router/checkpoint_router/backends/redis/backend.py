@@ -52,14 +52,17 @@ class RedisStorage:
 
     async def open(self) -> None:
         try:
-            await self._link.open()
-            found = await facts.read(self._link)
-            found.check()
+            (await self.open_to_look()).check()
             await self._prepare()
         except BaseException:
             await self.close()
             raise
         self._writer.new_actor()
+
+    async def open_to_look(self) -> facts.Found:
+        """Connects, and changes nothing: for whoever only reads."""
+        await self._link.open()
+        return await facts.read(self._link)
 
     async def _prepare(self) -> None:
         link = self._link
