@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from .bench import Bench, Fault, Router, a_router
+from .cassandra_faults import CASSANDRA
 from .client_faults import CLIENT
 from .redis_faults import REDIS
 from .router_faults import ROUTER
 from .storage_faults import STORAGE
 
-FAULTS = (*STORAGE, *REDIS, *ROUTER, *CLIENT)
+FAULTS = (*STORAGE, *REDIS, *CASSANDRA, *ROUTER, *CLIENT)
 
 
 @pytest.fixture(scope="module")

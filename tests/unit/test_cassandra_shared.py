@@ -15,8 +15,9 @@ import pytest
 from checkpoint_router.backends.cassandra import CassandraStorage, backend
 from checkpoint_router.backends.cassandra.removal import Intent
 from checkpoint_router.backends.cassandra.session import Change
+from checkpoint_router.backends.cassandra.statements import Name
 from checkpoint_router.core.errors import Unavailable
-from checkpoint_router.core.ids import Dot, slot_of
+from checkpoint_router.core.ids import Dot, ThreadKey, slot_of
 from checkpoint_router.storage.open import storage_from_url
 from checkpoint_router.storage.port import (
     Append,
@@ -219,7 +220,7 @@ async def test_a_prune_is_dropped_if_an_event_came_since_its_caller_looked(
     assert await two.missing_blobs(b.THREAD, 1, [DROPPED.hash]) == ()
 
 
-async def test_an_event_whose_value_was_pruned_under_it_is_shown_by_nobody_until_it_is_whole(
+async def test_an_event_whose_value_was_pruned_under_it_is_shown_by_nobody(
     one: CassandraStorage, two: CassandraStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A prune that looked before the batch was anywhere, and took the value after: here its
@@ -410,3 +411,37 @@ async def test_the_slot_names_a_thread_whose_put_was_never_acknowledged_by_its_r
     await one.append(writes("s", 1))
     slot = slot_of(b.THREAD.thread)
     assert [t for _, t in await two.slot_threads(slot, None, 9)] == [b.THREAD]
+
+
+async def test_an_actor_that_is_changed_under_puts_leaves_no_gap(
+    one: CassandraStorage, two: CassandraStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("checkpoint_router.core.limits.COUNTERS_MAX", 2)
+    threads = [ThreadKey("acme", f"t{number}") for number in range(6)]
+    for index in range(1, 6):
+        appends = [b.append(b.writes_event("s", index), thread=t) for t in threads]
+        await asyncio.gather(*(put(one, append) for append in appends))
+    for thread in threads:
+        image = await two.image(thread)
+        assert len(image.entries) == 5
+        assert sum(image.counts.values()) == 5
+
+
+async def test_a_batch_that_is_half_there_is_not_shown(
+    one: CassandraStorage, two: CassandraStorage
+) -> None:
+    """As a reader meets it that reads one replica which has the batch, and others which have not:
+    its record is not repaired by a read of its log row."""
+    answers = Answers(one)
+    answers.drop = 1
+    await put(one, writes("s", 1))
+    (rows,) = answers.dropped
+    kinds = {row[0]: row for row in rows}
+    assert set(kinds) == {Name.PUT_COUNT, Name.PUT_LOG, Name.PUT_PIECE}
+    elsewhere = ThreadKey("acme", "half")
+    log = [(n, ("acme", elsewhere.thread, *v[2:])) for n, v in (kinds[Name.PUT_LOG],)]
+    await two._parts.session.together(log)
+    assert (await two.image(elsewhere)).entries == ()
+    record = [(n, ("acme", elsewhere.thread, *v[2:])) for n, v in (kinds[Name.PUT_PIECE],)]
+    await two._parts.session.together(record)
+    assert len((await two.image(elsewhere)).entries) == 1

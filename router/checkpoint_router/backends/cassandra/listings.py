@@ -46,8 +46,8 @@ class Listings:
     async def write(self, place: Place, entries: Iterable[Entry], writer: int) -> None:
         """What these entries of the live generation need, if it is not there. Durable on
         return."""
-        thread = place.thread
-        gen = place.state.live
+        thread, state = place.thread, place.state
+        gen = state.live
         lines: list[Line] = []
         beginnings: set[tuple[str, str]] = set()
         runs: set[str] = set()
@@ -68,8 +68,9 @@ class Listings:
                 lines.append((thread.tenant, f"r{entry.run_id}", thread.thread, "", ""))
         if lines:
             await self._writes.ask(lines)
-        place.announced = True
-        place.runs |= runs
+        if place.state == state:  # Else a prune may have taken what was written here.
+            place.announced = True
+            place.runs |= runs
         if len(self._beginnings) > _BEGINNINGS_MAX:
             self._beginnings.clear()
         self._beginnings |= beginnings

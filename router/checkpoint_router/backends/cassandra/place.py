@@ -72,6 +72,8 @@ class Place:
         """Runs for which it did."""
         self.under_way: dict[EventId, asyncio.Future[Appended]] = {}
         self.users = 0
+        self.counted = 0
+        """Events of it that the total of all places includes."""
 
     def begin(self, state: State) -> None:
         """Another generation, or one prune more: all is to be read anew."""
@@ -80,6 +82,10 @@ class Place:
         if state.live != self.state.live:
             self.acknowledged = {}
         self.state = state
+        self.forget()
+
+    def forget(self) -> None:
+        """Before all is read anew."""
         self.loaded = self.announced = False
         self.version = None
         self.counts, self.digests, self.indices = {}, {}, {}

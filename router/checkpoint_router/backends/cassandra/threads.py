@@ -31,6 +31,7 @@ class Threads:
         self._fences = fences
         self._removal = removal
         self._places: OrderedDict[ThreadKey, Place] = OrderedDict()
+        self._events = 0
 
     @contextmanager
     def use(self, thread: ThreadKey) -> Iterator[Place]:
@@ -42,20 +43,17 @@ class Threads:
             yield place
         finally:
             place.users -= 1
+            size = 1 + len(place.digests)
+            self._events += size - place.counted
+            place.counted = size
             self._make_room()
 
     def _make_room(self) -> None:
-        # One use makes room for what one use can bring, from the oldest on.
-        events = sum(1 + len(p.digests) for p in self._places.values()) if self._full() else 0
-        for thread, place in list(self._places.items()) if events > EVENTS_MAX else ():
-            if events <= EVENTS_MAX:
+        while self._events > EVENTS_MAX:
+            unused = next((t for t, place in self._places.items() if not place.users), None)
+            if unused is None:
                 return
-            if not place.users:
-                events -= 1 + len(place.digests)
-                del self._places[thread]
-
-    def _full(self) -> bool:
-        return len(self._places) % 64 == 0
+            self._events -= self._places.pop(unused).counted
 
     async def look(self, place: Place, known: Known | None) -> ThreadImage:
         """See `Storage.image`. The place knows all of it afterwards."""

@@ -102,7 +102,7 @@ class Writing:
         with self._threads.use(append.thread) as place:
             id = append.entry.id
             before = place.under_way.get(id)
-            if before is not None:
+            if before is not None and not before.done():
                 answer = await asyncio.shield(before)
                 if isinstance(answer, Stored):
                     return Duplicate(place.digests.get(id, append.entry.digest))
@@ -115,7 +115,7 @@ class Writing:
             mine = self._round_of(place).ask(append)
             place.under_way[id] = mine
             place.users += 1
-            mine.add_done_callback(lambda _: self._answered(place, append))
+            mine.add_done_callback(lambda _: self._answered(place, append, mine))
             return await asyncio.shield(mine)
 
     def _round_of(self, place: Place) -> Gather[Append, Appended]:
@@ -128,11 +128,12 @@ class Writing:
             )
         return self._rounds[place.thread]
 
-    def _answered(self, place: Place, append: Append) -> None:
+    def _answered(self, place: Place, append: Append, answer: asyncio.Future[Appended]) -> None:
         place.users -= 1
-        del place.under_way[append.entry.id]
+        if place.under_way.get(append.entry.id) is answer:
+            del place.under_way[append.entry.id]
         if not place.under_way:
-            del self._rounds[place.thread]
+            self._rounds.pop(place.thread, None)
 
     async def put_blobs(self, thread: ThreadKey, gen: int, blobs: Sequence[NewBlob]) -> bool:
         """See `Storage.put_blobs`."""
@@ -243,7 +244,8 @@ class Writing:
             self._until_known(lambda: self._session.together(batch)),
             self._until_known(lambda: self._listings.write(place, entries, secrets.randbits(63))),
         )
-        self._counters[thread, gen] = last
+        if actor == self.actor:
+            self._counters[thread, gen] = last
         if place.state.live == gen:
             place.acknowledged[actor] = last
             place.know(one.row for one in chosen)
@@ -286,13 +288,15 @@ class Writing:
         for one in chosen:
             lacks = tuple(h for h in one.append.names if h in absent)
             if lacks:
-                # It stands in the log, but counts for nothing; a repeat is written anew.
-                dot = one.row.dot
-                mark = (place.thread.tenant, place.thread.thread, gen, VOID)
-                values_ = (*mark, actor_key(dot.actor), dot.n, ROW)
-                await self._until_known(lambda v=values_: self._session.write(Name.PUT_MARK, *v))  # type: ignore[misc]  # v is bound now
+                await self._void(place, gen, one.row.dot)
+                place.forget()
             answers.append(MissingBlobs(lacks) if lacks else Stored(one.row.dot))
         return answers
+
+    async def _void(self, place: Place, gen: int, dot: Dot) -> None:
+        """What stands there in the log counts for nothing; a repeat is written anew."""
+        mark = (place.thread.tenant, place.thread.thread, gen, VOID, actor_key(dot.actor), dot.n)
+        await self._until_known(lambda: self._session.write(Name.PUT_MARK, *mark, ROW))
 
 
 def _value(thread: ThreadKey, gen: int, blob: NewBlob, writer: int) -> list[Change]:
