@@ -111,12 +111,13 @@ class Server:
         except OSError:
             return False
 
-    def command(self, *words: str) -> str:
-        """The first line of an answer, without its type. For a few words to an open server."""
+    def command(self, *words: str, bulk: bool = False) -> str:
+        """The first line of an answer, without its type; `bulk`: the second, which is the text."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as link:
             link.sendall(b"".join(_bulk(words)))
-            answer = link.makefile("rb").readline().decode()
-        return answer[1:].strip()
+            lines = link.makefile("rb")
+            first = lines.readline().decode()
+            return (lines.readline().decode() if bulk else first[1:]).strip()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ends it, by pid; SIGKILL as a crash would. Idempotent."""

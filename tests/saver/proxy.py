@@ -63,6 +63,12 @@ class Proxy:
                     each.shutdown(socket.SHUT_RDWR)
             self._open.clear()
 
+    def switch(self, target: str) -> None:
+        """Cuts all connections; later ones go to another upstream."""
+        host, _, port = target.removeprefix("router://").rpartition(":")
+        self._upstream = (host, int(port))
+        self.cut()
+
     def pass_all(self) -> None:
         """Passes everything on again."""
         self._requests.set()

@@ -212,6 +212,15 @@ def test_doctor_says_what_a_redis_promises_and_what_is_wrong_with_it(server: Ser
     assert server.command("DBSIZE") == "0", "a look changes nothing"
 
 
+async def test_more_calls_at_once_than_there_are_connections_wait_for_one(server: Server) -> None:
+    async with router_on(server.url) as storage:
+        threads = [ThreadKey("acme", f"t{number}") for number in range(400)]
+        appends = [b.append(b.checkpoint_event(), thread=thread) for thread in threads]
+        await asyncio.gather(*(stored(storage, append) for append in appends))
+        images = await asyncio.gather(*map(storage.image, threads))
+        assert all(len(image.entries) == 1 for image in images)
+
+
 async def test_a_full_server_takes_nothing_of_a_put_and_says_what_to_do(server: Server) -> None:
     async with router_on(server.url) as storage:
         await stored(storage, checkpoint(1))

@@ -5,6 +5,7 @@ that counts fewer than were seen before its call began comes from a server that 
 Nothing is sent twice from here: the driver's own retries are off.
 """
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
@@ -18,8 +19,12 @@ from redis.backoff import NoBackoff
 from checkpoint_router.backends.redis import layout
 from checkpoint_router.backends.redis.place import Place
 from checkpoint_router.backends.redis.values import pack
-from checkpoint_router.core.errors import DataLoss, Unavailable
+from checkpoint_router.core.errors import DataLoss, RouterError, Unavailable
 from checkpoint_router.core.ids import ThreadKey, slot_of
+
+CONNECTIONS: Final = 64
+"""Calls under way at once, each on a connection; the driver refuses the 101st. More: more sockets
+for the server to look after, and no more speed."""
 
 _HINTS: Final = (
     ("OutOfMemory", "Its memory is full: raise maxmemory, or prune threads."),
@@ -63,6 +68,7 @@ class Link:
         """The driver's; a cluster's has the same commands."""
         self.clustered = False
         self._lost = lost
+        self._places = asyncio.Semaphore(CONNECTIONS)
         self._seen: dict[int, _Seen] = {}
 
     async def open(self) -> None:
@@ -106,8 +112,12 @@ class Link:
 
     async def _answer(self, call: Awaitable[Any], thread: ThreadKey | None = None) -> Any:
         try:
-            return await call
-        except (exceptions.RedisError, OSError, TimeoutError) as e:
+            async with self._places:
+                return await call
+        except RouterError:
+            raise
+        except Exception as e:  # noqa: BLE001  (the driver has more than its own errors)
+            # A connection that another call has just closed is an AttributeError.
             raise self._fault(e, thread) from None
 
     async def run(

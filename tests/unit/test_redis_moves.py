@@ -1,0 +1,110 @@
+"""A Redis that is another one now: a replica took over, or a cluster moved its slots."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from checkpoint_router.core.answers import NewBlob
+from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.storage.port import Duplicate, Storage, Stored
+from scripts.redis_server import Cluster, Server
+from tests import builders as b
+from tests.contract.child import checkpoint
+from tests.contract.servers import need_redis
+from tests.saver.proxy import Proxy
+
+from .redis_shard import persist, router_on, server, stored
+
+__all__ = ["server"]
+
+THREADS = [ThreadKey("acme", f"t{number}") for number in range(12)]
+
+
+@pytest.fixture
+def replica(server: Server, tmp_path: Path) -> Iterator[Server]:
+    """Of the server."""
+    replica = Server(tmp_path / "replica", replicaof=f"127.0.0.1 {server.port}")
+    replica.start()
+    yield replica
+    replica.stop(signal.SIGKILL)
+
+
+async def test_a_replica_that_lagged_when_it_took_over_is_noticed_and_no_dot_is_given_again(
+    server: Server, replica: Server
+) -> None:
+    with Proxy(f"router://127.0.0.1:{server.port}") as proxy:
+        url = f"redis://{proxy.target.removeprefix('router://')}/0?timeout=1"
+        async with router_on(url) as storage:
+            dots = [(await stored(storage, checkpoint(i))).dot for i in (1, 2, 3)]
+            async with asyncio.timeout(20):
+                while replica.command("DBSIZE") != server.command("DBSIZE"):
+                    await asyncio.sleep(0.01)
+                size = server.command("STRLEN", "checkpoint-router:key")
+                assert size == replica.command("STRLEN", "checkpoint-router:key")
+            replica.command("REPLICAOF", "NO", "ONE")  # its link is down: it lags from now on
+            dots += [(await stored(storage, checkpoint(i))).dot for i in (4, 5, 6)]
+            server.stop(signal.SIGKILL)
+            proxy.switch(f"router://127.0.0.1:{replica.port}")
+            answers = [await persist(storage, checkpoint(i)) for i in (7, 4, 1)]
+            dots += [answer.dot for answer in answers if isinstance(answer, Stored)]
+            assert answers[2] == Duplicate(checkpoint(1).entry.digest)
+            assert len(dots) == len(set(dots)) == 8
+            assert len((await storage.image(b.THREAD)).entries) == 5
+            assert "lost writes" in (await storage.facts()).alarms[0]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Three primaries of a test's own."""
+    need_redis()
+    cluster = Cluster(tmp_path / "cluster")
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+async def grow(storage: Storage, thread: ThreadKey, done: asyncio.Event) -> list[NewBlob]:
+    """Appends checkpoints whose value grows, until all is done and then some."""
+    ages = [b.new_blob(b"\xdc\x00\x01" + b"x" * 2000)]
+    while not done.is_set() or len(ages) < 10:
+        age = b.new_blob(ages[-1].value.data + b"more" * 20, continues=ages[-1])
+        event = b.checkpoint_event(f"s{len(ages)}", checkpoint_id=f"c{len(ages)}", blobs=[age])
+        append = b.append(event, thread=thread, blobs=[age])
+        assert isinstance(await persist(storage, append), Stored | Duplicate)
+        ages.append(age)
+    return ages[1:]
+
+
+async def move_all_slots(cluster: Cluster) -> None:
+    """From the first primary to the second."""
+    one, two, _ = [server.command("CLUSTER", "MYID", bulk=True) for server in cluster.servers]
+    words = f"--cluster reshard 127.0.0.1:{cluster.servers[0].port} --cluster-from {one}"
+    words += f" --cluster-to {two} --cluster-slots 5461 --cluster-yes --cluster-pipeline 50"
+    moving = await asyncio.create_subprocess_exec(
+        "redis-cli", *words.split(), stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        assert await asyncio.wait_for(moving.wait(), 90) == 0
+    finally:
+        if moving.returncode is None:
+            moving.kill()
+
+
+@pytest.mark.crash
+async def test_slots_that_move_under_load_lose_nothing_and_double_nothing(
+    cluster: Cluster,
+) -> None:
+    async with router_on(cluster.url) as storage:
+        done = asyncio.Event()
+        growing = [asyncio.ensure_future(grow(storage, thread, done)) for thread in THREADS]
+        await move_all_slots(cluster)
+        done.set()
+        for thread, ages in zip(THREADS, await asyncio.gather(*growing), strict=True):
+            image = await storage.image(thread)
+            assert sum(image.counts.values()) == len(image.entries) == len(ages)
+            read = await storage.blobs(thread, 1, [age.hash for age in ages], 1 << 40)
+            assert len(read.found) == len(ages)
+        assert (await storage.facts()).alarms == ()
