@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from checkpoint_router.backends.redis.link import Link
 from checkpoint_router.core.errors import DataLoss, InvalidArgument, Refused, Unavailable
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.server.diagnose import Verdict, diagnose
@@ -66,6 +68,28 @@ async def test_puts_into_a_stalled_server_land_once_however_often_they_were_trie
         image = await storage.image(b.THREAD)
         assert {e.id for e in image.entries} == {checkpoint(i).entry.id for i in range(1, 6)}
         assert len(image.entries) == 5 == sum(image.counts.values())
+
+
+async def test_puts_that_wait_behind_one_that_a_dead_server_fails_are_not_tried_in_turn(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = 0
+    run = Link.run
+
+    async def counted(self: Link, *args: Any) -> Any:
+        nonlocal tried
+        tried += 1
+        return await run(self, *args)
+
+    async with router_on(f"{server.url}?timeout=0.3") as storage:
+        await stored(storage, checkpoint(0))
+        monkeypatch.setattr(Link, "run", counted)
+        os.kill(server.pid, signal.SIGSTOP)
+        puts = [storage.append(checkpoint(number)) for number in range(1, 200)]
+        ends = await asyncio.gather(*puts, return_exceptions=True)
+        os.kill(server.pid, signal.SIGCONT)
+        assert all(isinstance(end, Unavailable) for end in ends)
+        assert tried == 1
 
 
 async def test_two_routers_that_grow_one_value_at_once_keep_every_version(server: Server) -> None:

@@ -97,8 +97,9 @@ class RedisStorage:
         try:
             await self._link.do("setnx", layout.FORMAT_KEY, layout.FORMAT)
             await self._link.do("setnx", layout.SYSTEM_KEY, self._key)
+            await self._writer.announce_again()
         except Unavailable:
-            logger("redis").warning("the key of the system is not put back yet")
+            logger("redis").warning("what all threads share could not be put back")
 
     def check(self) -> None:
         pass

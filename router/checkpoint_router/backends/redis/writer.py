@@ -79,7 +79,6 @@ class Writer:
         self.incarnation = secrets.token_bytes(16)
         self._counters.clear()
         self._versions.clear()
-        self._announced.clear()
 
     async def stop(self) -> None:
         """Ends what is under way."""
@@ -114,6 +113,10 @@ class Writer:
             except Exception as e:  # noqa: BLE001  (nobody would ever be answered again)
                 if actor == self.actor:
                     self.new_actor()
+                if isinstance(e, Unavailable):
+                    # Whoever waits fails too, and does not ask a dead server in its turn.
+                    steps += waiting
+                    waiting.clear()
                 for step in steps:
                     if not step.answer.done():
                         step.answer.set_exception(e)
@@ -217,9 +220,13 @@ class Writer:
         """Before the first write of this process for a tenant in a slot: where to look for it."""
         place = (thread.tenant, slot_of(thread.thread))
         if place not in self._announced:
-            key = layout.slots_key(thread.tenant)
-            await self._link.do("setbit", key, place[1], 1)
+            await self._link.do("setbit", layout.slots_key(place[0]), place[1], 1)
             self._announced.add(place)
+
+    async def announce_again(self) -> None:
+        """All that this process announced, after the server lost something."""
+        places = list(self._announced)
+        await self._link.all([("SETBIT", layout.slots_key(t), slot, 1) for t, slot in places])
 
 
 def _answer(step: Step, actor: int, answer: Sequence[Any]) -> Any:
