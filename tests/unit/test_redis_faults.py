@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from checkpoint_router.backends.redis.facts import Found
 from checkpoint_router.backends.redis.link import Link
+from checkpoint_router.backends.redis.place import parse
 from checkpoint_router.core.errors import DataLoss, InvalidArgument, Refused, Unavailable
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.server.diagnose import Verdict, diagnose
@@ -346,6 +348,17 @@ class TestSettings:
         )
         assert "Refused" in ended.stderr
         assert "pip install 'langgraph-checkpoint-router[server,redis]'" in ended.stderr
+
+    @pytest.mark.parametrize(("version", "refused"), [("6.0.16", True), ("6.2.0", False)])
+    def test_an_older_server_is_refused(self, version: str, refused: bool) -> None:
+        """What such a server says of itself is made up: none is on the machines that test."""
+        info = {"redis_version": version, "role": "master", "maxmemory_policy": "noeviction"}
+        found = Found(parse("redis", "//host"), (info,), (None,), clustered=False)
+        if refused:
+            with pytest.raises(Refused, match=r"6\.2"):
+                found.check()
+        else:
+            found.check()
 
     async def test_a_newer_format_is_refused(self, server: Server) -> None:
         server.command("SET", "checkpoint-router:format", "99")

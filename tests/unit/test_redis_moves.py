@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from checkpoint_router.core.answers import NewBlob
+from checkpoint_router.core.errors import Refused
 from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.storage.open import storage_from_url
 from checkpoint_router.storage.port import Duplicate, Storage, Stored
 from scripts.redis_server import Cluster, Server
 from tests import builders as b
@@ -54,6 +56,11 @@ async def test_a_replica_that_lagged_when_it_took_over_is_noticed_and_no_dot_is_
             assert len(dots) == len(set(dots)) == 8
             assert len((await storage.image(b.THREAD)).entries) == 5
             assert "lost writes" in (await storage.facts()).alarms[0]
+
+
+async def test_a_replica_is_refused(replica: Server) -> None:
+    with pytest.raises(Refused, match="primary"):
+        await storage_from_url(replica.url).open()
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ for the server to look after, and no more speed."""
 
 _HINTS: Final = (
     ("OutOfMemory", "Its memory is full: raise maxmemory, or prune threads."),
+    ("OOM", "Its memory is full: raise maxmemory, or prune threads."),
     ("MISCONF", "It cannot save to its disk: look at its log, free some space."),
     ("ReadOnly", "It is a replica: name the primary in the storage URL."),
     ("NoPermission", "This user may not do that: it needs read, write and scripting on all keys."),
