@@ -71,6 +71,8 @@ class Writer:
         self._seq = commit_seq(conn)
         self._written = 0
         self._wal_is_copied = threading.Event()
+        self._coming: list[Job] = []
+        """Of this turn of the loop."""
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._stopped = False
@@ -93,6 +95,7 @@ class Writer:
         """Ends what was handed in before, durably."""
         if not self._stopped:
             self._stopped = True
+            self._hand_over()
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
 
@@ -115,9 +118,18 @@ class Writer:
             bytes=bytes + JOB_BYTES,
             answer=self._loop.create_future(),
         )
-        self._jobs.put(job)
+        self._coming.append(job)
+        if len(self._coming) == 1:
+            # Not at once: what else this turn of the loop brings shall share the commit, and a
+            # thread that is woken for each job holds up the loop that makes the next.
+            self._loop.call_soon(self._hand_over)
         answer: T = await job.answer
         return answer
+
+    def _hand_over(self) -> None:
+        for job in self._coming:
+            self._jobs.put(job)
+        self._coming.clear()
 
     # The thread ------------------------------------------------------------------------------
 
