@@ -230,10 +230,10 @@ async def test_an_event_whose_value_was_pruned_under_it_is_shown_by_nobody(
     late = b.checkpoint_event("t", 1, checkpoint_id="c3", blobs=[DROPPED])
     fence = two._parts.writing._fences.read
 
-    async def read(thread: Any) -> int:
+    async def read() -> int:
         assert await one.erase(erase)
         monkeypatch.setattr(two._parts.writing._fences, "read", fence)
-        return await fence(thread)
+        return await fence()
 
     monkeypatch.setattr(two._parts.writing._fences, "read", read)
     assert await two.append(b.append(late)) == MissingBlobs((DROPPED.hash,))

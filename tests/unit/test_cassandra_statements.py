@@ -51,8 +51,8 @@ def test_every_statement_keeps_to_the_one_clock_of_its_table() -> None:
         "DELETE FROM thread WHERE tenant = ?",
         "UPDATE thread USING TIMESTAMP ? SET body = ? WHERE tenant = ? IF body = null",
         "INSERT INTO listing (tenant) VALUES (?) USING TTL 5 AND TIMESTAMP ?",
-        "UPDATE fence SET version = ? WHERE grp = ?",
-        "UPDATE fence USING TIMESTAMP ? SET version = ? WHERE grp = ?",
+        "UPDATE fence SET version = ? WHERE id = ?",
+        "UPDATE fence USING TIMESTAMP ? SET version = ? WHERE id = ?",
         "INSERT INTO meta (key) VALUES (?)",
     ],
 )

@@ -33,7 +33,7 @@ by hash. The first three are the index, and are read in one slice."""
 TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, value blob)""",
     """CREATE TABLE IF NOT EXISTS fence (
-        grp int PRIMARY KEY, version bigint, recent frozen<list<blob>>)""",
+        id int PRIMARY KEY, version bigint, recent frozen<list<blob>>)""",
     """CREATE TABLE IF NOT EXISTS state (
         tenant text, thread text, operation blob,
         gen int static, erasures int static, intent blob static, phase int static,
@@ -112,9 +112,9 @@ _PARTS: Final = {
 _TEXTS: Final = {
     Name.META: Statement("SELECT value FROM meta WHERE key = ?"),
     Name.META_SET: Statement("INSERT INTO meta (key, value) VALUES (?, ?) IF NOT EXISTS"),
-    Name.FENCE: Statement("SELECT version, recent FROM fence WHERE grp = ?"),
+    Name.FENCE: Statement("SELECT version, recent FROM fence WHERE id = ?"),
     Name.FENCE_RAISE: Statement(
-        "UPDATE fence SET version = ?, recent = ? WHERE grp = ? IF version = ?"
+        "UPDATE fence SET version = ?, recent = ? WHERE id = ? IF version = ?"
     ),
     Name.STATE: Statement("SELECT gen, erasures, intent, phase FROM state $state LIMIT 1"),
     Name.OPERATION: Statement("SELECT operation FROM state $state AND operation = ?"),

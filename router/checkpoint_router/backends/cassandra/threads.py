@@ -58,7 +58,7 @@ class Threads:
     async def look(self, place: Place, known: Known | None) -> ThreadImage:
         """See `Storage.image`. The place knows all of it afterwards."""
         while True:
-            version = self._fences.seen(place.thread)
+            version = self._fences.seen
             if known is not None:
                 partial = await self._news(place, known, version)
                 if partial is not None:
