@@ -10,6 +10,7 @@ import pytest
 
 from checkpoint_router import RouterSaver
 from checkpoint_router.testing import RunningRouter, running_router
+from tests.contract import servers
 from tests.probe.resume import THREAD, graph_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -40,11 +41,13 @@ def command_line(router: RunningRouter, *words: str) -> subprocess.CompletedProc
 
 
 @pytest.mark.parametrize("halves", [("sync", "sync"), ("async", "async"), ("sync", "async")])
-@pytest.mark.parametrize("storage", ["memory", "sqlite"])
+@pytest.mark.parametrize("storage", ["memory", "sqlite", "redis"])
 def test_two_agents_that_resume_one_interrupt_at_once(
     storage: str, halves: tuple[str, str], tmp_path: Path
 ) -> None:
     url = "memory:" if storage == "memory" else f"sqlite:{tmp_path / 'storage'}"
+    if storage == "redis":
+        url = servers.redis()
     with running_router(url) as router, RouterSaver(router.target, tenant="acme") as saver:
         graph_of(saver).invoke({"said": ["begun"]}, THREAD)
         resume_at_once(router, halves, tmp_path)

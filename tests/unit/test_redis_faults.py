@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -50,6 +51,29 @@ async def test_a_put_whose_answer_was_lost_is_one_event_with_one_dot(server: Ser
             assert [e.id for e in image.entries] == [checkpoint(i).entry.id for i in (1, 2, 3)]
             assert after.actor != before.actor, "the second dot might have been given twice"
             assert image.counts == {before.actor: 2, after.actor: 1}
+
+
+async def test_connections_cut_at_any_moment_make_no_second_event_and_no_second_dot(
+    server: Server,
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}: decides when the connections are cut")
+    chance = random.Random(seed)
+    with Proxy(f"router://127.0.0.1:{server.port}") as proxy:
+        url = f"redis://{proxy.target.removeprefix('router://')}/0?timeout=1"
+        async with router_on(url) as storage:
+            put = asyncio.gather(*(persist(storage, checkpoint(i)) for i in range(150)))
+            while not put.done():
+                for _ in range(chance.randint(1, 30)):
+                    await asyncio.sleep(0)
+                proxy.cut()
+                for _ in range(300):  # room for some progress
+                    await asyncio.sleep(0)
+            image = await storage.image(b.THREAD)
+    dots = [answer.dot for answer in put.result() if isinstance(answer, Stored)]
+    assert len(dots) == len(set(dots))
+    assert {e.id for e in image.entries} == {checkpoint(i).entry.id for i in range(150)}
+    assert len(image.entries) == 150 == sum(image.counts.values())
 
 
 async def test_puts_into_a_stalled_server_land_once_however_often_they_were_tried(
