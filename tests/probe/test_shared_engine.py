@@ -36,6 +36,7 @@ from tests.probe.test_crash import PROGRESS_SECONDS_MAX, ROOT, until
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(400)]
 
+ENGINES = {"redis": servers.redis, "cassandra": lambda: servers.cassandra("rivals")}
 RIVALS = 4
 SECONDS = 30
 
@@ -99,9 +100,11 @@ def rivals_at_work(routers: Sequence[RunningRouter], directory: Path) -> Iterato
         rivals.kill()
 
 
-def check_dots(image: ThreadImage) -> None:
-    """I7: as many dots as events, and each event once."""
-    assert sum(image.counts.values()) == len(image.entries)
+def check_dots(image: ThreadImage, url: str) -> None:
+    """I7: as many dots as events, and each event once. In Cassandra a batch may land after the
+    retry that did not find it: then its event has two dots, and is one event."""
+    dots = sum(image.counts.values())
+    assert dots == len(image.entries) or (dots > len(image.entries) and "cassandra:" in url)
     assert len({e.id for e in image.entries}) == len(image.entries)
 
 
@@ -149,7 +152,7 @@ async def check_storage(url: str, notes: Sequence[Sequence[Any]]) -> int:
     try:
         thread = ThreadKey("load", THREAD)
         image = await storage.image(thread)
-        check_dots(image)
+        check_dots(image, url)
         there = {(e.checkpoint_id, e.task_id) for e in image.entries}
         assert {(id, said if kind == "writes" else "") for kind, id, said in notes} <= there
         history = check_order(image)
@@ -193,11 +196,14 @@ def check_answers(saver: RouterSaver, notes: Sequence[Sequence[Any]]) -> None:
     assert set(line) <= listed
 
 
-def test_two_routers_killed_at_random_leave_a_history_that_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_routers_killed_at_random_leave_a_history_that_holds(
+    engine: str, tmp_path: Path
+) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}: decides which router is killed, and after how many calls")
     chance = random.Random(seed)
-    url = servers.redis()
+    url = ENGINES[engine]()
     kills = 0
     with running_router(url) as one, running_router(url) as two:
         with rivals_at_work((one, two), tmp_path) as rivals:
