@@ -43,7 +43,9 @@ SERVERS: dict[str, Callable[[], str]] = {
 }
 """Storages that are servers of their own, and how to have one. A few suites run on them: what they
 do otherwise than SQLite is below the port, where the contract looks."""
-ON_SERVERS = {"test_conformance", "test_pregel", "test_delta_history", "test_clock"}
+ON_SERVERS = {
+    "test_conformance", "test_pregel", "test_delta_history", "test_clock", "test_differential",
+}  # fmt: skip
 
 MakeSaver = Callable[..., BaseCheckpointSaver[Any]]
 
