@@ -10,7 +10,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -36,7 +36,10 @@ from tests.probe.test_crash import PROGRESS_SECONDS_MAX, ROOT, until
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(400)]
 
-ENGINES = {"redis": servers.redis, "cassandra": lambda: servers.cassandra("rivals")}
+ENGINES: dict[str, Callable[[], str]] = {
+    "redis": servers.redis,
+    "cassandra": lambda: servers.cassandra("rivals"),
+}
 RIVALS = 4
 SECONDS = 30
 

@@ -3,6 +3,7 @@
 The damage is done through a connection of the test's own.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from checkpoint_router.backends.cassandra import CassandraStorage, values
 from checkpoint_router.backends.cassandra.statements import BLOB, LOG, RECORD
 from checkpoint_router.core.errors import DataLoss, Refused, Unavailable
 from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.server.diagnose import Verdict, diagnose
 from checkpoint_router.storage.open import storage_from_url
 from checkpoint_router.storage.port import Append, Stored
 from tests import builders as b
@@ -68,7 +70,7 @@ LARGE = b.new_blob(b"\xdd" + bytes(4) + b"x" * 3 * values.PIECE_BYTES)
 
 
 def checkpoint(thread: ThreadKey) -> Append:
-    event = b.checkpoint_event("s", 1, checkpoint_id="c1", blobs=[LARGE])
+    event = b.checkpoint_event("s", 1, checkpoint_id="c1", blobs=[LARGE], head=b.header())
     return b.append(event, thread=thread, blobs=[LARGE])
 
 
@@ -194,3 +196,28 @@ async def test_tables_whose_rows_expire_or_are_read_without_repair_are_an_alarm(
         run("ALTER TABLE KS.thread WITH default_time_to_live = 0 AND read_repair = 'BLOCKING'")
     assert "expire after 60 s" in expire
     assert "read_repair = 'BLOCKING'" in repair
+
+
+async def test_a_record_that_is_gone_is_named_and_by_doctor_too(
+    storage: CassandraStorage, run: Run, url: str
+) -> None:
+    later = b.append(b.checkpoint_event("s", 2, checkpoint_id="c2"))
+    assert isinstance(await storage.append(later), Stored)
+    whole = await asyncio.to_thread(lambda: list(diagnose(url, deep=True)))
+    assert all(f.verdict is Verdict.GOOD for f in whole), whole
+    assert whole[-1].text.endswith("records and values are whole")
+    run("DELETE FROM KS.thread ROWS = %s AND key = %s", RECORD, values.key_of(EVENT))
+    with pytest.raises(DataLoss, match=rf"event {EVENT} of thread 't1'.*not there"):
+        await storage.events(b.THREAD, 1, [EVENT, later.entry.id])
+    broken = await asyncio.to_thread(lambda: list(diagnose(url, deep=True)))
+    bad = [f.text for f in broken if f.verdict is Verdict.BAD]
+    assert [str(EVENT) in text for text in bad] == [True, False]
+    assert await storage.threads("acme", "", 9) == ["t1", "t2"]
+
+
+async def test_a_look_at_a_keyspace_that_is_not_there_makes_none(run: Run, url: str) -> None:
+    name = f"absent_{servers.WORKER}"
+    address = f"{url.rpartition('/')[0]}/{name}?dc=dc1"
+    with pytest.raises(Refused, match="no tables"):
+        await asyncio.to_thread(lambda: list(diagnose(address, deep=True)))
+    assert run("SELECT * FROM system_schema.keyspaces WHERE keyspace_name = %s", name) == []

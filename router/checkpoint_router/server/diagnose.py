@@ -17,6 +17,7 @@ _SCHEMES: Final[Mapping[str, str]] = {
     "sqlite": "checkpoint_router.backends.sqlite.diagnosis:diagnose",
     "redis": "checkpoint_router.backends.redis.diagnosis:diagnose",
     "rediss": "checkpoint_router.backends.redis.diagnosis:diagnose_tls",
+    "cassandra": "checkpoint_router.backends.cassandra.diagnosis:diagnose",
 }
 
 
@@ -35,6 +36,7 @@ def diagnose(url: str, *, deep: bool) -> Iterator[Finding]:
         )
     else:
         raise InvalidArgument(
-            f"no storage is called {shown(url)!r}. Give sqlite:DIRECTORY or redis://HOST:PORT/DB.",
+            f"no storage is called {shown(url)!r}. Give sqlite:DIRECTORY, "
+            f"redis://HOST:PORT/DB or cassandra://HOST,HOST:PORT/KEYSPACE?dc=DATACENTRE.",
             field="storage",
         )

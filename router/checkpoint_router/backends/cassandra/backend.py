@@ -19,9 +19,10 @@ from checkpoint_router.backends.cassandra.target import Target, login
 from checkpoint_router.backends.cassandra.threads import Threads
 from checkpoint_router.backends.cassandra.writing import Writing
 from checkpoint_router.core.answers import NewBlob
-from checkpoint_router.core.errors import Unavailable
+from checkpoint_router.core.errors import Refused, Unavailable
 from checkpoint_router.core.ids import EventId, ThreadKey
 from checkpoint_router.core.records import Kind
+from checkpoint_router.storage.codec import lost
 from checkpoint_router.storage.port import (
     Append,
     Appended,
@@ -50,7 +51,6 @@ class _Parts:
     listings: Listings
     threads: Threads
     writing: Writing
-    key: bytes
 
 
 class CassandraStorage:
@@ -58,39 +58,60 @@ class CassandraStorage:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self._session: Session | None = None
         self._open_parts: _Parts | None = None
 
     # Life ------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        session = Session(self.target, login())
         try:
-            await session.open()
+            session = await self._connect()
             await schema.prepare(session, self.target)
-            await session.prepare()
-            key = await schema.system_key(session)
-            fences, listings = Fences(session), Listings(session)
-            removal = Removal(session, fences, listings)
-            threads = Threads(session, fences, removal)
-            writing = Writing(session, fences, listings, removal, threads)
-            await writing.open()
+            self._open_parts = parts = await self._made(session)
+            await parts.writing.open()
         except BaseException:
-            await session.close()
+            await self.close()
             raise
-        self._open_parts = _Parts(
+
+    async def open_to_look(self) -> None:
+        """Opens it for whoever only reads: nothing is made and nothing changed. Raises Refused
+        for a keyspace that is not there."""
+        try:
+            session = await self._connect()
+            if not await schema.check(session, self.target):
+                raise Refused(
+                    f"keyspace {self.target.keyspace} has no tables of checkpoint-router yet. The "
+                    f"first router that starts on it makes them."
+                )
+            self._open_parts = await self._made(session)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _connect(self) -> Session:
+        self._session = session = Session(self.target, login())
+        await session.open()
+        return session
+
+    async def _made(self, session: Session) -> _Parts:
+        await session.prepare()
+        fences, listings = Fences(session), Listings(session)
+        removal = Removal(session, fences, listings)
+        threads = Threads(session, fences, removal)
+        return _Parts(
             session=session,
             removal=removal,
             listings=listings,
             threads=threads,
-            writing=writing,
-            key=key,
+            writing=Writing(session, fences, listings, removal, threads),
         )
 
     async def close(self) -> None:
         parts, self._open_parts = self._open_parts, None
         if parts is not None:
             await parts.writing.close()
-            await parts.session.close()
+        if self._session is not None:
+            await self._session.close()
 
     @property
     def _parts(self) -> _Parts:
@@ -113,7 +134,7 @@ class CassandraStorage:
         return await _bounded(facts.read(self._parts.session, self.target))
 
     async def system_key(self) -> bytes:
-        return self._parts.key
+        return await _bounded(schema.system_key(self._parts.session))
 
     # Writing ---------------------------------------------------------------------------------
 
@@ -144,7 +165,22 @@ class CassandraStorage:
     async def events(
         self, thread: ThreadKey, gen: int, ids: Sequence[EventId]
     ) -> Mapping[EventId, bytes]:
-        return await _bounded(values.load_records(self._parts.session, thread, gen, ids))
+        found = await _bounded(values.load_records(self._parts.session, thread, gen, ids))
+        absent = [id for id in ids if id not in found]
+        if absent:
+            await self._must_be_gone(thread, gen, absent)
+        return found
+
+    async def _must_be_gone(self, thread: ThreadKey, gen: int, ids: Sequence[EventId]) -> None:
+        """Raises DataLoss for an event that the index has and whose record is not there."""
+        image = await self.image(thread)
+        known = {e.id for e in image.entries if not e.erased} if image.gen == gen else set()
+        wanted = [id for id in ids if id in known]
+        # Looked for again: an index that was read later may have what was written between.
+        found = await _bounded(values.load_records(self._parts.session, thread, gen, wanted))
+        for id in wanted:
+            if id not in found:
+                raise lost(thread, f"event {id}", "its record is not there")
 
     async def blobs(
         self, thread: ThreadKey, gen: int, hashes: Sequence[bytes], budget_bytes: int

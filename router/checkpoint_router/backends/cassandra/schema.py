@@ -8,7 +8,7 @@ import secrets
 from typing import Final
 
 from checkpoint_router.backends.cassandra.session import Session
-from checkpoint_router.backends.cassandra.statements import TABLES, Name, in_keyspace
+from checkpoint_router.backends.cassandra.statements import NAMES, TABLES, Name, in_keyspace
 from checkpoint_router.backends.cassandra.target import Target
 from checkpoint_router.core.errors import Refused
 from checkpoint_router.core.token import KEY_BYTES
@@ -22,35 +22,42 @@ _META: Final = "SELECT value FROM meta WHERE key = 'format'"
 _SET: Final = "INSERT INTO meta (key, value) VALUES ('format', {value}) IF NOT EXISTS"
 
 
-async def prepare(session: Session, target: Target) -> None:
-    """A keyspace with all tables, of this format. Raises Refused; then nothing was changed."""
+async def check(session: Session, target: Target) -> bool:
+    """Whether the keyspace is there with all tables, of this format. Raises Refused for one that
+    must not be used. Changes nothing."""
     replicas = await replication(session, target)
     if not replicas:
-        await _make(session, target)
-    elif not replicas.get(target.dc):
+        return False
+    if not replicas.get(target.dc):
         raise Refused(
             f"keyspace {target.keyspace} has no replica in datacentre {target.dc!r}: it has "
             f"{', '.join(f'{n} in {dc}' for dc, n in sorted(replicas.items()))}. Nothing was "
             f"changed. Name a datacentre that it is kept in, or alter its replication."
         )
-    tables = await session.ask(
+    rows = await session.ask(
         f"SELECT table_name FROM system_schema.tables WHERE keyspace_name = '{target.keyspace}'"  # noqa: S608 - a checked name
     )
-    if len(tables) < len(TABLES):
-        for table in TABLES:
-            await session.define(in_keyspace(table, target.keyspace))
-    stored = in_keyspace(_META, target.keyspace)
-    found = await session.ask(stored)
-    if not found:
-        text = _SET.format(value=f"0x{FORMAT:02x}")
-        await session.define(in_keyspace(text, target.keyspace))
-        found = await session.ask(stored)
-    format = int.from_bytes(found[0][0], "big")
-    if format > FORMAT:
+    tables = {name for (name,) in rows}
+    found = await session.ask(in_keyspace(_META, target.keyspace)) if "meta" in tables else []
+    if found and int.from_bytes(found[0][0], "big") > FORMAT:
         raise Refused(
-            f"keyspace {target.keyspace} has storage format {format}; this version knows up to "
-            f"{FORMAT}. Start the newer version that wrote it, or name another keyspace."
+            f"keyspace {target.keyspace} has storage format {int.from_bytes(found[0][0], 'big')}; "
+            f"this version knows up to {FORMAT}. Nothing was changed. Start the newer version that "
+            f"wrote it, or name another keyspace."
         )
+    return bool(found) and tables.issuperset(NAMES)
+
+
+async def prepare(session: Session, target: Target) -> None:
+    """A keyspace with all tables, of this format. Raises as `check`."""
+    if await check(session, target):
+        return
+    if not await replication(session, target):
+        await _make(session, target)
+    for table in TABLES:
+        await session.define(in_keyspace(table, target.keyspace))
+    await session.define(in_keyspace(_SET.format(value=f"0x{FORMAT:02x}"), target.keyspace))
+    await check(session, target)
 
 
 async def replication(session: Session, target: Target) -> dict[str, int]:

@@ -51,6 +51,9 @@ TABLES: Final = (
 that came with it, `pos` grows along every chain of cause; n is a piece's number, a its writer.
 listing: can be made again from `thread`, so its removals need not be kept for long."""
 
+NAMES: Final = frozenset(table.split()[5] for table in TABLES)
+"""Of the tables."""
+
 
 class Name(StrEnum):
     """What a statement does."""

@@ -1,0 +1,61 @@
+"""What doctor says of a storage that is a server: its facts, and every record if asked for.
+
+Rules: nothing is changed; one finding at a time, as it is found.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Final, TypeVar
+
+from checkpoint_router.storage.finding import Finding, Verdict
+from checkpoint_router.storage.port import Storage
+from checkpoint_router.storage.scrub import scrub
+
+T = TypeVar("T")
+
+_FAULTS_MAX: Final = 20
+"""Broken records that are named one by one."""
+
+
+def one_by_one(found: AsyncIterator[T]) -> Iterator[T]:
+    """The same, for whoever has no loop."""
+    with asyncio.Runner() as runner:
+        while True:
+            try:
+                yield runner.run(_next(found))
+            except StopAsyncIteration:
+                return
+
+
+async def _next(found: AsyncIterator[T]) -> T:
+    return await anext(found)
+
+
+async def findings(storage: Storage, *, deep: bool) -> AsyncIterator[Finding]:
+    """Facts of an open storage; `deep` reads every record and value and verifies it."""
+    facts = await storage.facts()
+    yield Finding(what="storage", verdict=Verdict.GOOD, text=facts.url)
+    yield Finding(what="promise", verdict=Verdict.GOOD, text=facts.promise)
+    for name, value in sorted(facts.details.items()):
+        yield Finding(what=name, verdict=Verdict.GOOD, text=value)
+    for alarm in facts.alarms:
+        yield Finding(what="alarm", verdict=Verdict.BAD, text=alarm)
+    if deep:
+        async for finding in _every_record(storage):
+            yield finding
+
+
+async def _every_record(storage: Storage) -> AsyncIterator[Finding]:
+    checked = broken = 0
+    async for fault in scrub(storage):
+        checked += 1
+        if fault is not None:
+            broken += 1
+            if broken <= _FAULTS_MAX:
+                yield Finding(what="record", verdict=Verdict.BAD, text=fault.message)
+    if broken:
+        text = f"{broken:,} of {checked:,} records and values cannot be read."
+        yield Finding(what="records", verdict=Verdict.BAD, text=text)
+    else:
+        text = f"all {checked:,} records and values are whole"
+        yield Finding(what="records", verdict=Verdict.GOOD, text=text)
