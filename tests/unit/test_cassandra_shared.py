@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from checkpoint_router.backends.cassandra import CassandraStorage, backend
+from checkpoint_router.backends.cassandra import CassandraStorage, backend, writing
 from checkpoint_router.backends.cassandra.removal import Intent
 from checkpoint_router.backends.cassandra.session import Change
 from checkpoint_router.backends.cassandra.statements import Name
-from checkpoint_router.core.errors import Unavailable
+from checkpoint_router.core.errors import Overloaded, Unavailable
 from checkpoint_router.core.ids import Dot, ThreadKey, slot_of
 from checkpoint_router.storage.open import storage_from_url
 from checkpoint_router.storage.port import (
@@ -445,3 +445,24 @@ async def test_a_batch_that_is_half_there_is_not_shown(
     record = [(n, ("acme", elsewhere.thread, *v[2:])) for n, v in (kinds[Name.PUT_PIECE],)]
     await two._parts.session.together(record)
     assert len((await two.image(elsewhere)).entries) == 1
+
+
+async def test_puts_that_wait_for_an_engine_that_is_away_are_bounded_and_none_is_lost(
+    one: CassandraStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "WAITING_MAX", 5)
+    answers = Answers(one)
+    answers.drop = 1 << 30
+    waiting = [asyncio.ensure_future(one.append(writes("s", i))) for i in range(1, 6)]
+    while not answers.dropped:
+        await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="5 puts of thread 't1'"):
+        await one.append(writes("s", 6))
+    monkeypatch.setattr(writing, "WAITING_BYTES_MAX", 10)
+    with pytest.raises(Overloaded, match="bytes in all"):
+        await one.append(b.append(b.writes_event("s", 1), thread=ThreadKey("acme", "t2")))
+    answers.drop = 0
+    assert [a.dot.n for a in await asyncio.gather(*waiting) if isinstance(a, Stored)] == [
+        1, 2, 3, 4, 5,
+    ]  # fmt: skip
+    assert isinstance(await one.append(writes("s", 6)), Stored)

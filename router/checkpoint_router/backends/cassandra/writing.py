@@ -48,7 +48,10 @@ batch may be more than a member takes at once. Smaller: more requests for a put.
 
 WAITING_MAX: Final = 512
 """Puts of one thread that wait. Beyond it they are refused: an engine that is away must not fill
-the router's memory."""
+the router's memory, where they stay until their outcome is known."""
+
+WAITING_BYTES_MAX: Final = 128 * limits.MIB
+"""The same over all threads."""
 
 _AGAIN_SECONDS: Final = 0.25
 """Between two tries of a batch whose outcome is unknown."""
@@ -84,6 +87,7 @@ class Writing:
         self._rounds: dict[ThreadKey, Gather[Append, Appended]] = {}
         self._drawing = asyncio.Lock()
         self._closing = False
+        self._waiting_bytes = 0
         self._writers = count(secrets.randbits(62))
         """Numbers that nobody else has: each names one writing of a row. Asking the system for
         chance costs a tenth of a put."""
@@ -111,11 +115,13 @@ class Writing:
                 if isinstance(answer, Stored):
                     return Duplicate(place.digests.get(id, append.entry.digest))
                 return await self.append(append)
-            if len(place.under_way) >= WAITING_MAX:
+            if len(place.under_way) >= WAITING_MAX or self._waiting_bytes > WAITING_BYTES_MAX:
                 raise Overloaded(
-                    f"{WAITING_MAX} puts of thread {append.thread.thread!r} wait for Cassandra. "
-                    f"Nothing was written. Try again when it answers."
+                    f"{len(place.under_way)} puts of thread {append.thread.thread!r} and "
+                    f"{self._waiting_bytes:,} bytes in all wait for Cassandra. Nothing was "
+                    f"written. Try again when it answers."
                 )
+            self._waiting_bytes += _bytes(append)
             mine = self._round_of(place).ask(append)
             place.under_way[id] = mine
             place.users += 1
@@ -127,13 +133,14 @@ class Writing:
             self._rounds[place.thread] = Gather(
                 lambda appends: self._write(place, appends),
                 most=limits.GROUP_PUTS_MAX,
-                size=lambda a: len(a.packed) + sum(len(b.value.data) for b in a.blobs),
+                size=_bytes,
                 size_max=limits.GROUP_BYTES_MAX,
             )
         return self._rounds[place.thread]
 
     def _answered(self, place: Place, append: Append, answer: asyncio.Future[Appended]) -> None:
         place.users -= 1
+        self._waiting_bytes -= _bytes(append)
         if place.under_way.get(append.entry.id) is answer:
             del place.under_way[append.entry.id]
         if not place.under_way:
@@ -301,6 +308,10 @@ class Writing:
         """What stands there in the log counts for nothing; a repeat is written anew."""
         mark = (place.thread.tenant, place.thread.thread, gen, VOID, actor_key(dot.actor), dot.n)
         await self._until_known(lambda: self._session.write(Name.PUT_MARK, *mark, ROW))
+
+
+def _bytes(append: Append) -> int:
+    return len(append.packed) + sum(len(b.value.data) for b in append.blobs)
 
 
 def _value(thread: ThreadKey, gen: int, blob: NewBlob, writer: int) -> list[Change]:
