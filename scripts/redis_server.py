@@ -8,6 +8,7 @@ Rules: loopback and free ports only; nothing waits without a deadline.
 """
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -97,6 +98,7 @@ class Server:
                 [found, *(part for word in words for part in word.split(" ", 1))],
                 stdout=log,
                 stderr=log,
+                preexec_fn=_die_with_the_parent,
             )
         deadline = time.monotonic() + START_SECONDS_MAX
         while not self._answers():
@@ -125,6 +127,12 @@ class Server:
         if process is not None:
             process.send_signal(number)
             process.wait(timeout=20)
+
+
+def _die_with_the_parent() -> None:
+    """A test's process that is killed takes its server with it, where the system can do that."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _bulk(words: tuple[str, ...]) -> Iterator[bytes]:
