@@ -89,9 +89,7 @@ class Agents:
 
 
 @contextlib.contextmanager
-def agents_at_work(
-    router: RunningRouter, directory: Path, count: int = AGENTS
-) -> Iterator[Agents]:
+def agents_at_work(router: RunningRouter, directory: Path, count: int = AGENTS) -> Iterator[Agents]:
     agents = Agents(router.target, directory, count)
     try:
         until(agents.all_work, "every agent to have written something")
