@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from checkpoint_router.backends.cassandra.facts import MUTATION_BYTES_MIN, _bytes
 from checkpoint_router.backends.cassandra.statements import STATEMENTS, TABLES, Name, Statement
 from checkpoint_router.backends.cassandra.target import login, parse
 from checkpoint_router.core.errors import InvalidArgument
@@ -115,3 +116,12 @@ def test_credentials_and_tls_come_from_files_or_the_environment(tmp_path: Path) 
     ):
         with pytest.raises(InvalidArgument, match="cannot be used"):
             login({f"{prefix}{name}": str(tmp_path / file)})
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("8192KiB", 8 << 20), ("16MiB", 16 << 20), ("1GiB", 1 << 30), ("5B", 5), ("7", 7)],
+)
+def test_sizes_of_settings_are_read_as_cassandra_prints_them(text: str, size: int) -> None:
+    assert _bytes(text) == size
+    assert _bytes("unknown") > MUTATION_BYTES_MIN

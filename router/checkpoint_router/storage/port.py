@@ -204,7 +204,8 @@ class Storage(Protocol):
         In that transaction: the generation is current, the event is new, `needs` and `names` are
         stored or sent, and the dot is the actor's next in this thread and generation. Durable on
         `Stored`. After Unavailable the outcome is unknown and the same append may be repeated:
-        it never makes a second event or a second dot.
+        it never makes a second event or a second dot. (Where writers do not see each other, two
+        routers that were both given one event may give it a dot each; readers fold them.)
         """
 
     async def put_blobs(self, thread: ThreadKey, gen: int, blobs: Sequence[NewBlob]) -> bool:

@@ -1,9 +1,16 @@
 """What an operator should know of a Cassandra shard, read from the cluster itself."""
 
+import re
+from typing import Final
+
 from checkpoint_router.backends.cassandra import schema
 from checkpoint_router.backends.cassandra.session import Session
 from checkpoint_router.backends.cassandra.target import Target
+from checkpoint_router.core import limits
 from checkpoint_router.storage.port import Facts
+
+MUTATION_BYTES_MIN: Final = 6 * limits.MIB
+"""What one batch may have: puts that wait together, or one with all of its small values."""
 
 
 async def read(session: Session, target: Target) -> Facts:
@@ -34,6 +41,12 @@ async def read(session: Session, target: Target) -> Facts:
                 "Table thread is read without repair, so what one read showed the next may not. "
                 "ALTER TABLE thread WITH read_repair = 'BLOCKING'."
             )
+    largest = _bytes(await _setting(session, "max_mutation_size"))
+    if largest < MUTATION_BYTES_MIN:
+        alarms.append(
+            f"Members take no change above {largest:,} bytes, and a put may have "
+            f"{MUTATION_BYTES_MIN:,}. Raise commitlog_segment_size or max_mutation_size."
+        )
     return Facts(
         url=target.url,
         promise=_promise(copies.get(target.dc, 0), target.dc, log),
@@ -52,6 +65,13 @@ async def read(session: Session, target: Target) -> Facts:
 async def _setting(session: Session, name: str) -> str:
     rows = await session.ask(f"SELECT value FROM system_views.settings WHERE name = '{name}'")  # noqa: S608 - our own word
     return str(rows[0][0]) if rows else "unknown"
+
+
+def _bytes(text: str) -> int:
+    """A size as Cassandra prints it; one that cannot be read is no reason for an alarm."""
+    found = re.fullmatch(r"(\d+)(B|KiB|MiB|GiB)?", text)
+    units = {None: 1, "B": 1, "KiB": limits.KIB, "MiB": limits.MIB, "GiB": 1024 * limits.MIB}
+    return int(found[1]) * units[found[2]] if found else 1 << 62
 
 
 def _promise(copies: int, dc: str, log: str) -> str:
