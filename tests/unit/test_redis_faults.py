@@ -405,6 +405,15 @@ class TestSettings:
             storage_from_url("redis:" + rest.replace("//host", "//user:secret@host"))
         assert "secret" not in str(caught.value)
 
+    def test_a_password_may_come_from_the_environment_and_is_not_in_what_is_printed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CHECKPOINT_ROUTER_REDIS_PASSWORD", "from outside")
+        place = parse("redis", "//agent@host")
+        assert place.options()["password"] == "from outside"
+        assert parse("redis", "//agent:its%2Fown@host").options()["password"] == "its/own"
+        assert "from outside" not in f"{place} {place!r} {place.url}"
+
     @pytest.mark.parametrize(
         ("url", "safe"),
         [
