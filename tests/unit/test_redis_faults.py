@@ -409,9 +409,8 @@ class TestSettings:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("CHECKPOINT_ROUTER_REDIS_PASSWORD", "from outside")
-        place = parse("redis", "//agent@host")
-        assert place.options()["password"] == "from outside"
-        assert parse("redis", "//agent:its%2Fown@host").options()["password"] == "its/own"
+        place, own = parse("redis", "//agent@host"), parse("redis", "//agent:its%2Fown@host")
+        assert [each.options()["password"] for each in (place, own)] == ["from outside", "its/own"]
         assert "from outside" not in f"{place} {place!r} {place.url}"
 
     @pytest.mark.parametrize(
