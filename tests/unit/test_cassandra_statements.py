@@ -61,6 +61,12 @@ def test_a_statement_without_what_its_table_lives_by_is_noticed(text: str) -> No
     assert complaints({Name.META: Statement(text)})
 
 
+def test_every_statement_is_sent_by_somebody() -> None:
+    others = "".join(f.read_text() for f in FOLDER.glob("*.py") if f.name != "statements.py")
+    assert [name.name for name in STATEMENTS if f"Name.{name.name}" not in others] == []
+    assert set(STATEMENTS) == set(Name)
+
+
 def test_nothing_but_those_statements_and_the_schema_is_sent() -> None:
     """Others send text of their own: what makes tables, and questions to the server's tables."""
     for file in FOLDER.glob("*.py"):

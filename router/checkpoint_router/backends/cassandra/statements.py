@@ -85,7 +85,6 @@ class Name(StrEnum):
     REMOVE_GENERATION = "remove generation"
     LIST_PUT = "list put"
     LIST_REMOVE = "list remove"
-    LIST_REMOVE_ALL = "list remove all"
     LIST_OF = "list of k1, k2"
     LIST_AFTER = "list after k1"
     LIST_AFTER_ROW = "list after k1, k2, k3"
@@ -179,9 +178,6 @@ _TEXTS: Final = {
     ),
     Name.LIST_REMOVE: Statement(
         "DELETE FROM listing USING TIMESTAMP ? $part AND k1 = ? AND k2 = ? AND k3 = ?"
-    ),
-    Name.LIST_REMOVE_ALL: Statement(
-        "DELETE FROM listing USING TIMESTAMP ? $part AND k1 = ? AND k2 = ?"
     ),
     Name.LIST_OF: Statement("$list AND k1 = ? AND k2 = ?"),
     Name.LIST_AFTER: Statement("$list AND k1 > ? LIMIT ?"),
