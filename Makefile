@@ -5,6 +5,7 @@ VENV ?= .venv
 WORKERS ?= 2
 UPGRADE ?=
 STORAGE ?= sqlite
+ONLY =
 
 CANDIDATES = python3.13 python3.12 python3.11 python3 python
 IS_NEW_ENOUGH = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
@@ -49,7 +50,7 @@ lint: $(READY) ## style, types, floors, proto
 	$(BIN)/mypy
 
 test-quick: $(READY) ## the tests that need no router process
-	$(PYTEST) -n $(WORKERS) -m "not crash" $(QUICK)
+	$(PYTEST) -n $(WORKERS) -m "not crash" -k "$(ONLY)" $(QUICK)
 
 test-rest: $(READY) ## all others but the crash tests
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not crash" tests $(addprefix --ignore=,$(QUICK))
@@ -57,8 +58,10 @@ test-rest: $(READY) ## all others but the crash tests
 test-crash: $(READY) ## the crash tests, alone: they want the whole machine
 	$(PYTEST) -m crash tests
 
+# Without other servers than our own: their drivers are tested on one Python.
+test-python: ONLY = not redis and not cassandra
 test-python: test-quick ## what must hold on each Python: the quick tests, and some on a router
-	$(PYTEST) -n $(WORKERS) $(ON_EACH_PYTHON)
+	$(PYTEST) -n $(WORKERS) -k "$(ONLY)" $(ON_EACH_PYTHON)
 
 format: $(READY) ## put the code into the project's format
 	$(BIN)/ruff check --fix-only .

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from checkpoint_router.core.answers import NewBlob
@@ -163,10 +163,27 @@ async def compare(backend: Backend, sequence: Sequence[Step]) -> None:
 OTHERS = [x for x in BACKENDS if x.name != "memory"]
 
 
-@pytest.mark.parametrize("backend", OTHERS, ids=lambda x: x.name)
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+SOME = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
 )
+
+
+@pytest.mark.parametrize(
+    "backend", [x for x in OTHERS if x.name != "cassandra"], ids=lambda x: x.name
+)
+@settings(SOME, max_examples=60)
 @given(st.lists(steps, min_size=5, max_size=40))
 def test_every_answer_is_that_of_memory(backend: Backend, sequence: list[Step]) -> None:
+    asyncio.run(compare(backend, sequence))
+
+
+@pytest.mark.parametrize(
+    "backend", [x for x in OTHERS if x.name == "cassandra"], ids=lambda x: x.name
+)
+@settings(SOME, max_examples=12, phases=[Phase.generate])
+@given(st.lists(steps, min_size=5, max_size=30))
+def test_every_answer_of_a_slow_storage_is_that_of_memory(
+    backend: Backend, sequence: list[Step]
+) -> None:
+    # Fewer, and not made smaller when one fails: each takes seconds, and a test has its time.
     asyncio.run(compare(backend, sequence))
