@@ -59,12 +59,13 @@ class Rivals:
         ]
 
     def notes(self) -> list[list[Any]]:
-        """Every acknowledged call."""
+        """Every acknowledged call, but for a line that is just being written."""
         return [
             json.loads(line)
             for log in self.logs
             if log.exists()
-            for line in log.read_text().splitlines()
+            for line in log.read_text().splitlines(keepends=True)
+            if line.endswith("\n")
         ]
 
     def have(self, goal: int) -> bool:
