@@ -55,7 +55,7 @@ async def answer(
     """Runs one call of `size` bytes and fills `response`. Raises RouterError and nothing else.
 
     None for the time-out: the router's own limit, which also bounds a longer one. A steady call
-    has none, and must not be cancelled.
+    has none, and must not be cancelled while the engine is `storing` what it brought.
     """
     begun = time.perf_counter()
     outcome = "ok"
