@@ -55,6 +55,6 @@ def storage_from_url(url: str) -> Storage:
         extra = module.rpartition(".")[2]
         raise Refused(
             f"a storage {scheme}: needs the Python package {e.name!r}, which is not installed. "
-            f"Install the extra: pip install '.[server,{extra}]' in its directory."
+            f"Install the extra: pip install '.[server,{extra}]' in the source."
         ) from None
     return make(rest)
