@@ -5,16 +5,13 @@ Rules: nothing is changed; one finding at a time, as it is found.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Final, TypeVar
+from typing import TypeVar
 
-from checkpoint_router.storage.finding import Finding, Verdict
+from checkpoint_router.storage.finding import Finding, Tally, Verdict
 from checkpoint_router.storage.port import Storage
 from checkpoint_router.storage.scrub import scrub
 
 T = TypeVar("T")
-
-_FAULTS_MAX: Final = 20
-"""Broken records that are named one by one."""
 
 
 def one_by_one(found: AsyncIterator[T]) -> Iterator[T]:
@@ -41,21 +38,8 @@ async def findings(storage: Storage, *, deep: bool) -> AsyncIterator[Finding]:
     for alarm in facts.alarms:
         yield Finding(what="alarm", verdict=Verdict.BAD, text=alarm)
     if deep:
-        async for finding in _every_record(storage):
-            yield finding
-
-
-async def _every_record(storage: Storage) -> AsyncIterator[Finding]:
-    checked = broken = 0
-    async for fault in scrub(storage):
-        checked += 1
-        if fault is not None:
-            broken += 1
-            if broken <= _FAULTS_MAX:
-                yield Finding(what="record", verdict=Verdict.BAD, text=fault.message)
-    if broken:
-        text = f"{broken:,} of {checked:,} records and values cannot be read."
-        yield Finding(what="records", verdict=Verdict.BAD, text=text)
-    else:
-        text = f"all {checked:,} records and values are whole"
-        yield Finding(what="records", verdict=Verdict.GOOD, text=text)
+        tally = Tally()
+        async for fault in scrub(storage):
+            if (named := tally.add(fault)) is not None:
+                yield named
+        yield tally.end()

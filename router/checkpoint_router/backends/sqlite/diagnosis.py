@@ -11,16 +11,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
 
 from checkpoint_router.backends.sqlite import facts, mark, reader, schema, values
 from checkpoint_router.backends.sqlite.watch import full
 from checkpoint_router.core.errors import InvalidArgument, RouterError
 from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.storage.finding import Finding, Verdict
-
-_FAULTS_MAX: Final = 20
-"""Broken records that are named one by one."""
+from checkpoint_router.storage.finding import Finding, Tally, Verdict
 
 
 def diagnose(rest: str, deep: bool) -> Iterator[Finding]:
@@ -104,21 +100,15 @@ def _integrity(conn: sqlite3.Connection) -> Finding:
 def _every_record(conn: sqlite3.Connection) -> Iterator[Finding]:
     """Opens each envelope and rebuilds each value, all in one snapshot."""
     conn.execute("BEGIN")
-    checked = broken = 0
+    tally = Tally()
     for row, tenant, name, gen in conn.execute(
         "SELECT th.id, tn.name, th.name, th.gen FROM thread th JOIN tenant tn ON tn.id = th.tenant"
     ):
         for fault in _records(conn, ThreadKey(tenant, name), row, gen):
-            checked += 1
-            if fault is not None:
-                broken += 1
-                if broken <= _FAULTS_MAX:
-                    yield _bad("record", str(fault))
+            if (named := tally.add(fault)) is not None:
+                yield named
     conn.execute("ROLLBACK")
-    if broken:
-        yield _bad("records", f"{broken:,} of {checked:,} records and values cannot be read.")
-    else:
-        yield _good("records", f"all {checked:,} records and values are whole")
+    yield tally.end()
 
 
 def _records(
