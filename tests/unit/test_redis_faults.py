@@ -377,7 +377,7 @@ class TestSettings:
             [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False
         )
         assert "Refused" in ended.stderr
-        assert "pip install 'langgraph-checkpoint-router[server,redis]'" in ended.stderr
+        assert "pip install '.[server,redis]'" in ended.stderr
 
     @pytest.mark.parametrize(("version", "refused"), [("6.0.16", True), ("6.2.0", False)])
     def test_an_older_server_is_refused(self, version: str, refused: bool) -> None:
