@@ -1,33 +1,32 @@
-"""A real Cassandra of one member, for tests, demo and benchmarks.
+"""Real Cassandras for tests, demo and benchmarks: one member, or more that know each other.
 
     python scripts/cassandra_server.py install     make sure that this machine has what it needs
     python scripts/cassandra_server.py run         run one until Ctrl-C, and say its URL
 
-Owner: `Server` owns its process, which it ends by pid, and a directory. Rules: loopback and free
-ports only; a small heap; nothing waits without a deadline. The jars come through Maven, once, into
-a folder of the user's cache; a Java 17 runs them.
+The jars come through Maven, once, into a folder of the user's cache; the Java of JAVA_HOME, else
+of the PATH, runs them. `CHECKPOINT_ROUTER_TEST_CASSANDRA=4.1.10` takes another version of it.
 """
 
 import contextlib
-import ctypes
 import os
+import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
-VERSION: Final = "5.0.6"
+if __name__ == "__main__":  # Run as a file, it has its own folder on the path.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts import processes
+
+VERSION: Final = os.environ.get("CHECKPOINT_ROUTER_TEST_CASSANDRA") or "5.0.6"
 
 DATACENTRE: Final = "dc1"
 
-START_SECONDS_MAX: Final = 180.0
-"""About 6 on a quiet machine. Shorter: a busy machine fails the tests."""
+JAVA: Final = 11 if VERSION.startswith("4.") else 17
 
 _POM: Final = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 <modelVersion>4.0.0</modelVersion>
@@ -41,7 +40,7 @@ _POM: Final = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 _YAML: Final = """\
 cluster_name: checkpoint-router
 num_tokens: 1
-initial_token: "0"
+initial_token: "{token}"
 partitioner: org.apache.cassandra.dht.Murmur3Partitioner
 data_file_directories: [{directory}/data]
 commitlog_directory: {directory}/commitlog
@@ -53,9 +52,9 @@ commitlog_segment_size: 16MiB
 commitlog_total_space: 128MiB
 seed_provider:
   - class_name: org.apache.cassandra.locator.SimpleSeedProvider
-    parameters: [{{seeds: "127.0.0.1:{storage_port}"}}]
-listen_address: 127.0.0.1
-rpc_address: 127.0.0.1
+    parameters: [{{seeds: "{seed}:{storage_port}"}}]
+listen_address: {address}
+rpc_address: {address}
 storage_port: {storage_port}
 native_transport_port: {port}
 endpoint_snitch: GossipingPropertyFileSnitch
@@ -71,7 +70,7 @@ networking_cache_size: 16MiB
 concurrent_reads: 8
 concurrent_writes: 8
 native_transport_max_threads: 8
-"""
+{more}"""
 
 _LOGBACK: Final = """<configuration>
 <appender name="OUT" class="ch.qos.logback.core.ConsoleAppender">
@@ -94,18 +93,18 @@ _OPENS: Final = (
     " jdk.management/com.sun.management.internal"
 )
 
-
 PACKAGES: Final = ("openjdk-17-jre-headless", "maven")
 HINT: Final = (
-    "Cassandra cannot run on this machine: it needs a Java 17 and, once, Maven. `make services` "
-    "installs them on Debian and Ubuntu as root (or with sudo); elsewhere install them, so that "
-    "`java` and `mvn` are on the PATH. Everything but Cassandra's tests runs without."
+    f"Cassandra {VERSION} cannot run on this machine: it needs a Java {JAVA} and, once, Maven. "
+    "`make services` installs Java 17 and Maven on Debian and Ubuntu as root (or with sudo); "
+    "elsewhere install them, so that `java` and `mvn` are on the PATH. Everything but Cassandra's "
+    "tests runs without."
 )
 
 
 def jars() -> Path | None:
     """The folder with Cassandra, if this machine has all that it needs."""
-    return _folder() if _is_java_17() and _has_jars(_folder()) else None
+    return _folder() if _has_java() and _has_jars(_folder()) else None
 
 
 def _folder() -> Path:
@@ -117,35 +116,29 @@ def _has_jars(folder: Path) -> bool:
     return (folder / f"cassandra-all-{VERSION}.jar").is_file()
 
 
-def _is_java_17() -> bool:
-    java = shutil.which("java")
+def _java() -> str | None:
+    home = os.environ.get("JAVA_HOME")
+    return shutil.which("java", path=f"{home}/bin" if home else None)
+
+
+def _has_java() -> bool:
+    java = _java()
     if java is None:
         return False
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)  # noqa: S603 - the one in PATH
-    return 'version "17' in said.stderr
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)  # noqa: S603 - the one in use
+    return re.search(rf'version "{JAVA}\b', said.stderr) is not None
 
 
 def install() -> None:
     """Idempotent. Raises SystemExit with a hint where it cannot be installed."""
     if jars() is not None:
         return
-    if not _is_java_17() or (not _has_jars(_folder()) and shutil.which("mvn") is None):
-        _install_packages()
+    if not _has_java() and JAVA != 17:  # Debian has no other.
+        raise SystemExit(HINT)
+    if not _has_java() or (not _has_jars(_folder()) and shutil.which("mvn") is None):
+        processes.install_packages(PACKAGES, HINT)
     if not _has_jars(_folder()):
         _install_jars(_folder())
-
-
-def _install_packages() -> None:
-    if shutil.which("apt-get") is None:
-        raise SystemExit(HINT)
-    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    quiet = ["env", "DEBIAN_FRONTEND=noninteractive"]
-    for command in (
-        ["update", "-qq"],
-        ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES],
-    ):
-        if subprocess.run([*root, *quiet, "apt-get", *command], check=False).returncode:  # noqa: S603 - our own words
-            raise SystemExit(f"apt-get {command[0]} failed. {HINT}")
 
 
 def _install_jars(target: Path) -> None:
@@ -163,73 +156,49 @@ def _install_jars(target: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-class Server:
-    """One member. Its port and its data outlive a kill and a start."""
+class Server(processes.Server):
+    """One member, of a cluster of its own unless it is given a `seed` to join."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port = free_port()
-        self._storage_port = free_port()
-        self._log = directory / "server.log"
-        self._process: subprocess.Popen[bytes] | None = None
+    start_seconds_max = 180.0
+    """About 6 on a quiet machine. Shorter: a busy machine fails the tests."""
+    hint = HINT
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        dc: str = DATACENTRE,
+        seed: "Server | None" = None,
+        number: int = 1,
+        more: str = "",
+    ) -> None:
+        """Of a cluster's members each has a `number` of its own, which is its address and its
+        token. `more` goes into cassandra.yaml."""
+        super().__init__(directory)
+        self.dc = dc
+        self.address = f"127.0.0.{number}"
+        self._seed: str = self.address if seed is None else seed.address
+        self._storage_port: int = processes.free_port() if seed is None else seed._storage_port
+        self._number = number
+        self._more = more
+        if seed is not None:
+            self.port = seed.port
 
     @property
     def url(self) -> str:
         """For a router, which makes the keyspace."""
-        return f"cassandra://127.0.0.1:{self.port}/checkpoints?dc={DATACENTRE}"
+        return f"cassandra://{self.address}:{self.port}/checkpoints?dc={self.dc}"
 
-    @property
-    def pid(self) -> int:
-        """Of the running server."""
-        assert self._process is not None, "it does not run"
-        return self._process.pid
-
-    def start(self) -> None:
-        """Returns when it answers. It has the port and the data that it had before."""
-        folder = jars()
-        if folder is None:
-            raise SystemExit(HINT)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own words
-                ["java", *self._options(folder)],  # noqa: S607 - the one in PATH
-                cwd=self.directory,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=_die_with_the_parent,
-            )
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while not self._answers():
-            if time.monotonic() > deadline or self._process.poll() is not None:
-                log_text = self._log.read_text(errors="replace")[-4000:]
-                self.stop()
-                raise RuntimeError(f"Cassandra did not start:\n{log_text}")
-            time.sleep(0.1)
-
-    def _answers(self) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(1.0)
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Ends it, by pid, as a crash would unless said otherwise. Idempotent."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(number)
-            process.wait(timeout=60)
-
-    def _options(self, folder: Path) -> list[str]:
+    def command_line(self) -> list[str] | None:
+        folder, java = jars(), _java()
+        if folder is None or java is None:
+            return None
         home = self.directory
-        home.mkdir(parents=True, exist_ok=True)
-        yaml = _YAML.format(directory=home, port=self.port, storage_port=self._storage_port)
-        (home / "cassandra.yaml").write_text(yaml)
-        (home / "cassandra-rackdc.properties").write_text(f"dc={DATACENTRE}\nrack=r1\n")
-        (home / "logback.xml").write_text(_LOGBACK)
         settings = {
-            "cassandra.config": f"file://{home}/cassandra.yaml",
-            "cassandra-rackdc.properties": f"file://{home}/cassandra-rackdc.properties",
-            "logback.configurationFile": f"file://{home}/logback.xml",
+            "cassandra.config": f"file://{self._written('cassandra.yaml', self._yaml())}",
+            "cassandra-rackdc.properties": "file://"
+            + self._written("cassandra-rackdc.properties", f"dc={self.dc}\nrack=r1\n"),
+            "logback.configurationFile": f"file://{self._written('logback.xml', _LOGBACK)}",
             "cassandra.storagedir": str(home),
             "cassandra.logdir": str(home),
             "cassandra-foreground": "yes",
@@ -241,7 +210,7 @@ class Server:
         }
         (agent,) = folder.glob("jamm-*.jar")
         return [
-            *("-Xms512m", "-Xmx512m", "-XX:MaxDirectMemorySize=256m", "-XX:+UseSerialGC"),
+            *(java, "-Xms512m", "-Xmx512m", "-XX:MaxDirectMemorySize=256m", "-XX:+UseSerialGC"),
             *("-Xss512k", "-XX:TieredStopAtLevel=1", f"-javaagent:{agent}"),
             *(f"-D{name}={value}" for name, value in settings.items()),
             *(f"--add-exports={name}=ALL-UNNAMED" for name in _EXPORTS.split()),
@@ -249,31 +218,26 @@ class Server:
             *("-cp", f"{folder}/*", "org.apache.cassandra.service.CassandraDaemon"),
         ]
 
+    def _yaml(self) -> str:
+        return _YAML.format(
+            directory=self.directory,
+            address=self.address,
+            seed=self._seed,
+            port=self.port,
+            storage_port=self._storage_port,
+            token=self._number,
+            more=self._more,
+        )
 
-def _die_with_the_parent() -> None:
-    """A test's process that is killed takes its server with it, where the system can do that."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    def _written(self, name: str, text: str) -> str:
+        file = self.directory / name
+        file.write_text(text)
+        return str(file)
 
 
-def free_port() -> int:
-    """A port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextlib.contextmanager
-def running() -> Iterator[Server]:
+def running() -> AbstractContextManager[Server]:
     """A server in a directory that goes with it."""
-    with tempfile.TemporaryDirectory(prefix="cassandra-") as directory:
-        server = Server(Path(directory))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+    return processes.running(Server)
 
 
 def main(words: list[str]) -> None:
@@ -282,9 +246,7 @@ def main(words: list[str]) -> None:
         install()
         print(f"Cassandra {VERSION} in {jars()}")
     elif words == ["run"]:
-        with running() as server, contextlib.suppress(KeyboardInterrupt):
-            print(server.url, flush=True)
-            signal.pause()
+        processes.run_until_interrupted(Server)
     else:
         raise SystemExit(__doc__)
 

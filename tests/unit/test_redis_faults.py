@@ -19,7 +19,8 @@ from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.server.diagnose import Verdict, diagnose
 from checkpoint_router.storage.open import shown, storage_from_url
 from checkpoint_router.storage.port import Duplicate, Stored
-from scripts.redis_server import Server, free_port
+from scripts.processes import free_port
+from scripts.redis_server import Server
 from tests import builders as b
 from tests.contract.child import checkpoint
 from tests.contract.servers import need_redis
