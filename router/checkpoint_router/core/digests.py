@@ -37,14 +37,24 @@ def blob_hash(tag: str, value: bytes) -> bytes:
     are hashed too, since without them two values could share one stream of bytes.
     """
     cut = head_length(tag, value)
+    return blob_name(body_hasher(tag, memoryview(value)[cut:]), value[:cut])
+
+
+def body_hasher(tag: str, body: bytes | memoryview) -> "blake2b":
+    """The hasher of a value's type and body: a copy of it goes on with the body of a longer one."""
     name = tag.encode("utf-8", "surrogatepass")
     h = blake2b(digest_size=32, person=_BLOB)
     h.update(len(name).to_bytes(4, "big"))
     h.update(name)
-    h.update(memoryview(value)[cut:])
-    h.update(value[:cut])
-    h.update(bytes((cut,)))
-    return h.digest()
+    h.update(body)
+    return h
+
+
+def blob_name(hasher: "blake2b", head: bytes) -> bytes:
+    """The name of the value with this head whose body `hasher` was given; uses the hasher up."""
+    hasher.update(head)
+    hasher.update(bytes((len(head),)))
+    return hasher.digest()
 
 
 def event_digest(packed: bytes) -> bytes:
