@@ -169,7 +169,7 @@ def writes_event(
 def entry(event: Event) -> Entry:
     """The index entry of `event`."""
     packed = pack_event(event)
-    return entry_of(event, packed, event_digest(packed))
+    return entry_of(event, event_digest(packed))
 
 
 def append(
@@ -184,7 +184,7 @@ def append(
     return Append(
         thread=thread,
         gen=event.gen,
-        entry=entry_of(event, packed, event_digest(packed)),
+        entry=entry_of(event, event_digest(packed)),
         packed=packed,
         needs=needs,
         names=event.blobs(),

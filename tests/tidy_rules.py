@@ -38,7 +38,7 @@ WORDS_NOT_USED = {
 CORE_MAY_IMPORT = {
     *("bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "hmac"),
     *("itertools", "json", "math", "operator", "re", "struct", "typing", "unicodedata"),
-    *("checkpoint_router", "ormsgpack", "uhashring", "xxhash"),
+    *("checkpoint_router", "msgspec", "uhashring", "xxhash"),
 }
 """Values and functions of values. `hash()` is left out below: it differs between processes."""
 

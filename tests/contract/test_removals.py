@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from checkpoint_router.core.ids import EventId, ThreadKey, slot_of
 from checkpoint_router.storage.port import Append, Duplicate, Erase, OtherGeneration, Storage
@@ -125,7 +126,7 @@ class TestErase:
         for restart in (False, True):
             storage = await shard.restart() if restart else shard.storage
             image = await storage.image(b.THREAD)
-            assert image.entries == (keep.entry, replace(drop.entry, erased=True))
+            assert image.entries == (keep.entry, structs.replace(drop.entry, erased=True))
             read = await storage.events(b.THREAD, 1, [keep.entry.id, drop.entry.id])
             assert read == {keep.entry.id: keep.packed}
             hashes = [KEPT.hash, DROPPED.hash]

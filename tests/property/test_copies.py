@@ -30,7 +30,7 @@ def copy_of(replica: Replica, target: History | None = None, most: int | None = 
     for event in copy.events(stored)[:most]:
         assert isinstance(judged(target, event), Accepted)
         packed = pack_event(event)
-        target.apply(entry_of(event, packed, event_digest(packed)))
+        target.apply(entry_of(event, event_digest(packed)))
     if most is None:
         target.erase(target.entries[p].id for p in bits(copy.outdated(target)))
     return target

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from checkpoint_router.core import accept as accepting
 from checkpoint_router.core import conflicts as recording
@@ -105,8 +106,8 @@ def stamps_made_by_the_router(patch: Patch) -> None:
     take = World.take
 
     def stamped(self: World, replica: Replica, event: Event) -> None:
-        def with_stamp(event: Event, packed: bytes, digest: bytes) -> Entry:
-            return replace(entry_of(event, packed, digest), hlc=self.clock(replica))
+        def with_stamp(event: Event, digest: bytes) -> Entry:
+            return structs.replace(entry_of(event, digest), hlc=self.clock(replica))
 
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(world, "entry_of", with_stamp)

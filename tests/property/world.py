@@ -11,7 +11,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec import structs
 
 from checkpoint_router.core import view
 from checkpoint_router.core.accept import Accepted, Known, Refused, Wait, accept, missing_for_read
@@ -376,8 +378,8 @@ class World:
         """Applies what `accept` let pass, from the bytes that a storage would keep."""
         packed = pack_event(event)
         stored = unpack_event(packed)
-        entry = entry_of(stored, packed, event_digest(packed))
-        entry = replace(entry, erased=name_of(event.id) in replica.erased)
+        entry = entry_of(stored, event_digest(packed))
+        entry = structs.replace(entry, erased=name_of(event.id) in replica.erased)
         replica.history.apply(entry)
         replica.stored.setdefault(name_of(event.id), stored)
         replica.dirty = True
@@ -441,7 +443,7 @@ class World:
         for entry in replica.history.entries:
             position = replica.history.position(entry.id)
             erased = bool(replica.history.erased >> position & 1)
-            history.apply(unpack_entry(pack_entry(replace(entry, erased=erased))))
+            history.apply(unpack_entry(pack_entry(structs.replace(entry, erased=erased))))
         replica.history = history
         replica.dirty = True
         return f"router {replica.number} restarts"

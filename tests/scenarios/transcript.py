@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import structs
 
 from checkpoint_router.core import view
 from checkpoint_router.core.accept import Accepted, Refused, Wait
@@ -153,7 +155,8 @@ class Stage(World):
         call = self.calls[said["event"]]
         event = call.event
         if "forged" in flags and isinstance(event.content, Checkpoint):
-            event = replace(event, content=replace(event.content, body=Typed("msgpack", b"?")))
+            forged = structs.replace(event.content, body=Typed("msgpack", b"?"))
+            event = structs.replace(event, content=forged)
         return self.arrive(call, self.router(said), event, heard=True)
 
     def arrive(self, call: Call, replica: Replica, event: Event, *, heard: bool) -> list[str]:

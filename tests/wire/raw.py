@@ -27,8 +27,11 @@ from checkpoint_router.core.records import (
 )
 from checkpoint_router.v1 import checkpoint_service_pb2 as calls
 from checkpoint_router.wire import answers, requests
+from checkpoint_router.wire.blobs import fill_blobs
 from checkpoint_router.wire.errors import error_of, error_of_code
 from checkpoint_router.wire.status import error_of_status
+
+from .structured import fill_event
 
 SERVICE: Final = "/checkpoint_router.v1.CheckpointService/"
 SECONDS: Final = 60.0
@@ -183,7 +186,9 @@ def first_event(
 def put_request(thread: ThreadKey, event: Event, *blobs: NewBlob) -> calls.PutRequest:
     """A put of that event with those blobs."""
     request = calls.PutRequest()
-    requests.fill_put(request, thread, event, None, blobs)
+    requests.fill_thread(request, thread)
+    fill_event(request.event, event)
+    fill_blobs(request.blobs, blobs)
     return request
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import Session
@@ -13,7 +14,19 @@ from checkpoint_router.core.errors import (
     RouterError,
     TokenInvalid,
 )
-from checkpoint_router.core.ids import SegmentId, ThreadKey
+from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey
+from checkpoint_router.core.records import (
+    EMPTY,
+    Blob,
+    ChannelEntry,
+    Content,
+    Event,
+    Header,
+    MetadataEntry,
+    Typed,
+    WriteSet,
+    pack_event,
+)
 from checkpoint_router.testing import RunningRouter
 from checkpoint_router.v1 import checkpoint_service_pb2 as calls
 from checkpoint_router.v1 import types_pb2 as pb
@@ -267,7 +280,9 @@ BAD_EVENTS: dict[str, tuple[Callable[[pb.Event], object], type[RouterError], str
         "manifest.content",
     ),
     "a channel of 10 MB": (
-        lambda e: e.checkpoint.manifest.add(channel="c" * 10_000_000),
+        lambda e: e.checkpoint.manifest.add(
+            channel="c" * 10_000_000, content=pb.Content(empty=True)
+        ),
         LimitExceeded,
         "manifest.channel has 10000000",
     ),
@@ -303,6 +318,129 @@ def test_a_bad_event_gets_an_error_that_names_what_is_wrong_and_is_not_written(
     spoil, expected, says = BAD_EVENTS[case]
     request = put_request(thread, first_event(read(router.address, thread), segment))
     spoil(request.event)
+    with pytest.raises(expected, match=says) as caught:
+        ask(router.address, "put", request)
+    assert type(caught.value) is expected
+    assert read(router.address, thread).tuple is None
+
+
+def _of(event: Event, **changed: Any) -> bytes:
+    return pack_event(structs.replace(event, **changed))
+
+
+def _content(event: Event, **changed: Any) -> bytes:
+    return _of(event, content=structs.replace(event.content, **changed))
+
+
+def _line(content: Content, channel: str = "c") -> tuple[ChannelEntry, ...]:
+    return (ChannelEntry(channel, "1", content),)
+
+
+NAME = b"\x00" * 15 + b"\x07"
+BAD_PACKED: dict[str, tuple[Callable[[Event], bytes], type[RouterError], str]] = {
+    "no msgpack": (lambda e: b"\xc1", InvalidArgument, "event.packed is no event"),
+    "cut off": (lambda e: pack_event(e)[:-1], InvalidArgument, "event.packed is no event"),
+    "a byte too many": (lambda e: pack_event(e) + b"\0", InvalidArgument, "is no event"),
+    "a field too few": (lambda e: b"\x99" + pack_event(e)[1:], InvalidArgument, "is no event"),
+    "a field too many": (
+        lambda e: b"\x9b" + pack_event(e)[1:] + b"\xc0",
+        InvalidArgument,
+        "not the canonical form",
+    ),
+    "an integer that could be shorter": (
+        lambda e: _of(e, id=EventId(SegmentId(NAME), 7)).replace(
+            NAME + b"\x07", NAME + b"\xcc\x07"
+        ),
+        InvalidArgument,
+        "not the canonical form",
+    ),
+    "text where a number belongs": (lambda e: _of(e, gen="1"), InvalidArgument, "is no event"),
+    "no UTF-8": (
+        lambda e: _of(e, checkpoint_id="abc").replace(b"abc", b"a\xed\xa0"),
+        InvalidArgument,
+        "is no event",
+    ),
+    "an index of 0": (
+        lambda e: _of(e, id=EventId(e.id.segment, 0)),
+        InvalidArgument,
+        "event.id.index",
+    ),
+    "a short segment": (
+        lambda e: _of(e, id=EventId(SegmentId(b"s"), 1)),
+        InvalidArgument,
+        "16 bytes",
+    ),
+    "no checkpoint id": (lambda e: _of(e, checkpoint_id=""), InvalidArgument, "checkpoint_id"),
+    "NUL in a namespace": (lambda e: _of(e, ns="\0"), InvalidArgument, "checkpoint_ns"),
+    "a task": (lambda e: _of(e, task_id="t"), InvalidArgument, "event.task_id"),
+    "generation 0": (lambda e: _of(e, gen=0), InvalidArgument, "event.generation is 0"),
+    "a generation below 0": (lambda e: _of(e, gen=-1), InvalidArgument, "event.generation is -1"),
+    "a stamp beyond all": (lambda e: _of(e, hlc=2**64 - 1), InvalidArgument, "event.hlc"),
+    "ranges that overlap": (
+        lambda e: _of(e, after=((1, 5), (3, 9))),
+        InvalidArgument,
+        "index range",
+    ),
+    "a large token": (
+        lambda e: _of(e, header=Header(token=bytes(limits.TOKEN_BYTES_MAX + 1))),
+        LimitExceeded,
+        "event.header.token",
+    ),
+    "a large body": (
+        lambda e: _content(e, body=Typed("msgpack", bytes(limits.BODY_BYTES_MAX + 1))),
+        LimitExceeded,
+        "checkpoint.body",
+    ),
+    "too many channels": (
+        lambda e: _content(e, manifest=tuple(_line(EMPTY, f"c{n}")[0] for n in range(MANY))),
+        LimitExceeded,
+        "manifest has 10001",
+    ),
+    "a channel twice": (
+        lambda e: _content(e, manifest=_line(EMPTY) + _line(EMPTY)),
+        InvalidArgument,
+        "twice",
+    ),
+    "a short hash": (
+        lambda e: _content(e, manifest=_line(Blob(b"x"))),
+        InvalidArgument,
+        "manifest.blob has 1",
+    ),
+    "a large value in its place": (
+        lambda e: _content(e, manifest=_line(Typed("b", bytes(limits.INLINE_BYTES_MAX + 1)))),
+        LimitExceeded,
+        "manifest.inline",
+    ),
+    "a version beyond all": (
+        lambda e: _content(e, manifest=(ChannelEntry("c", 2**64 - 1, EMPTY),)),
+        InvalidArgument,
+        "manifest.version",
+    ),
+    "metadata that is no JSON": (
+        lambda e: _content(e, metadata=(MetadataEntry("k", "{"),)),
+        InvalidArgument,
+        "not JSON",
+    ),
+    "a metadata key twice": (
+        lambda e: _content(e, metadata=(MetadataEntry("k", "1"), MetadataEntry("k", "2"))),
+        InvalidArgument,
+        "twice",
+    ),
+    "a write set in a put": (
+        lambda e: _of(e, content=WriteSet(task_path="", rows=())),
+        InvalidArgument,
+        "is not a checkpoint",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PACKED)
+def test_a_bad_packed_event_gets_an_error_that_names_what_is_wrong_and_is_not_written(
+    router: RunningRouter, ask: Ask, thread: ThreadKey, segment: bytes, case: str
+) -> None:
+    packed, expected, says = BAD_PACKED[case]
+    request = calls.PutRequest(tenant=thread.tenant, thread_id=thread.thread)
+    request.event.packed = packed(first_event(read(router.address, thread), segment))
     with pytest.raises(expected, match=says) as caught:
         ask(router.address, "put", request)
     assert type(caught.value) is expected

@@ -19,11 +19,11 @@ from checkpoint_router.core.records import Event
 from checkpoint_router.testing import RunningRouter
 from checkpoint_router.v1 import checkpoint_service_pb2 as calls
 from checkpoint_router.wire import requests
-from checkpoint_router.wire.events import fill_event
 from checkpoint_router.wire.frames import frame_of
 
 from . import strategies as some
 from .raw import Stream, ask_raw, blob, call_of, first_event, put_request, read
+from .structured import fill_event
 
 CHANCE = settings(
     max_examples=150,

@@ -18,6 +18,7 @@ from checkpoint_router.core.records import (
     Event,
     MetadataEntry,
     Typed,
+    pack_event,
 )
 from checkpoint_router.v1 import admin_service_pb2 as admin
 from checkpoint_router.v1 import checkpoint_service_pb2 as calls
@@ -26,6 +27,7 @@ from checkpoint_router.wire import admin as wire_admin
 from checkpoint_router.wire import answers, events, requests
 
 from . import strategies as some
+from .structured import fill_event
 
 M = TypeVar("M")
 
@@ -39,18 +41,16 @@ def over(message: M, fill: Callable[..., None], *values: Any) -> M:
 
 @given(some.events(), st.none() | some.hashes)
 def test_an_event_comes_back_as_it_was(event: Event, digest: bytes | None) -> None:
-    arrived = over(pb.Event(), events.fill_event, event, digest)
+    arrived = over(pb.Event(), fill_event, event, digest)
     assert events.event_of(arrived) == event
     assert events.digest_of(arrived) == digest
 
 
-@given(some.threads, some.events(), st.none() | some.hashes, some.new_blobs)
-def test_a_put_comes_back_as_it_was(
-    thread: Any, event: Event, digest: bytes | None, blobs: Any
-) -> None:
+@given(some.threads, some.events(), some.hashes, some.new_blobs)
+def test_a_put_comes_back_as_it_was(thread: Any, event: Event, digest: bytes, blobs: Any) -> None:
     plain = isinstance(event.content, Checkpoint)
     message = calls.PutRequest() if plain else calls.PutWritesRequest()
-    arrived = over(message, requests.fill_put, thread, event, digest, blobs)
+    arrived = over(message, requests.fill_put, thread, pack_event(event), digest, blobs)
     assert requests.put_of(arrived, event.kind) == (thread, event, digest, blobs)
 
 
@@ -262,9 +262,6 @@ def _event(*, channel: str = "c", version: Any = "1", key: str = "source") -> Ev
 @pytest.mark.parametrize(
     ("event", "named"),
     [
-        (_event(version=2**63), "'c'"),
-        (_event(version=-(2**63) - 1), "'c'"),
-        (_event(version=("a", "tuple")), "'c'"),
         (_event(channel="c\ud800"), "channel"),
         (_event(key="k\udfff"), "metadata key"),
     ],
@@ -273,7 +270,7 @@ def test_what_has_no_form_on_the_wire_is_refused_before_it_is_sent(
     event: Event, named: str
 ) -> None:
     with pytest.raises(InvalidArgument, match=named):
-        events.fill_event(pb.Event(), event)
+        events.packed_event(event)
 
 
 def test_a_negative_limit_is_refused_before_it_is_sent() -> None:

@@ -23,7 +23,7 @@ from checkpoint_router.storage.port import Append, Appended, Known, ThreadImage
 from checkpoint_router.testing import RunningRouter, running_router
 from checkpoint_router.v1 import checkpoint_service_pb2 as calls
 from checkpoint_router.wire import requests
-from checkpoint_router.wire.events import fill_blobs
+from checkpoint_router.wire.blobs import fill_blobs
 
 from .raw import (
     OPTIONS,

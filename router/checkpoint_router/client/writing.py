@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from msgspec import structs
 
 from checkpoint_router.client import encoding
 from checkpoint_router.client.arguments import (
@@ -35,6 +36,7 @@ from checkpoint_router.core.errors import (
 from checkpoint_router.core.ids import ThreadKey, checked_id
 from checkpoint_router.v1 import checkpoint_service_pb2 as pb
 from checkpoint_router.wire import answers, requests
+from checkpoint_router.wire.events import packed_event
 
 REQUEST_ID_BYTES: Final = 16
 
@@ -73,9 +75,12 @@ class Writing:
         whole = checked_mapping("the checkpoint", checkpoint)
         cid = checked_id("checkpoint id", checked_key("the checkpoint", whole, "id"))
 
+        def name(value: records.Typed, continues: bytes | None) -> NewBlob:
+            return self._sessions.cache.new_blob(names.thread, value, continues)
+
         def encode(known: Run | None) -> Encoded:
             return encoding.encode_checkpoint(
-                serde, config, checkpoint, metadata, new_versions, names, known
+                serde, config, checkpoint, metadata, new_versions, names, known, name
             )
 
         known = self._sessions.run_of_write(names)
@@ -114,6 +119,7 @@ class Writing:
         try:
             yield from self._store(put, run, encoded)
         except ThreadDeleted:
+            self._sessions.cache.forget(names.thread)
             # A run of the caller's own is told; one that was merely remembered here begins anew.
             if not self._sessions.merely_remembered(names):
                 raise
@@ -137,8 +143,9 @@ class Writing:
                     run.forget_values()
                     # Other bytes are another event: the refused one was never stored.
                     return (yield from self._store(put, run, put.anew(), again=True))
-                wanted = [have[h] for h in answer.missing if h in have]
-                answer = yield from self._sent(thread, run, event, wanted)
+                # Nothing was written, also of those that were sent: what one of them continues is
+                # not there (any more).
+                answer = yield from self._sent(thread, run, event, _whole(encoded.blobs))
             if answer.missing:
                 raise _lacking(answer.missing)
         except BaseException as e:
@@ -155,20 +162,21 @@ class Writing:
         self, thread: ThreadKey, run: Run, event: records.Event, blobs: Sequence[NewBlob]
     ) -> Operation[Any]:
         """Sends an event with its values, those first that do not fit into one message with it."""
-        riding = list(blobs)
-        size = sum(len(b.value.data) for b in riding)
+        riding = sorted(blobs, key=_sent_bytes)
+        size = sum(map(_sent_bytes, riding))
         while size > limits.INLINE_BLOBS_BYTES_MAX:
             batch: list[NewBlob] = []
             room = limits.INLINE_BLOBS_BYTES_MAX
             while riding and (not batch or len(riding[-1].value.data) <= room):
                 batch.append(riding.pop())
                 room -= len(batch[-1].value.data)
-            size -= sum(len(b.value.data) for b in batch)
+            size -= sum(map(_sent_bytes, batch))
             yield call(
-                "put_blobs", pb.PutBlobsRequest(), requests.fill_put_blobs, thread, run.gen, batch
-            )
-        digest = event_digest(records.pack_event(event))
-        sent = (thread, event, digest, riding)
+                "put_blobs", pb.PutBlobsRequest(), requests.fill_put_blobs,
+                thread, run.gen, _whole(batch),
+            )  # fmt: skip
+        packed = packed_event(event)
+        sent = (thread, packed, event_digest(packed), riding)
         if isinstance(event.content, records.WriteSet):
             return (yield call("put_writes", pb.PutWritesRequest(), requests.fill_put, *sent))
         return (yield call("put", pb.PutRequest(), requests.fill_put, *sent))
@@ -196,6 +204,8 @@ class Writing:
                 "delete_for_runs", pb.DeleteForRunsRequest(), requests.fill_delete_for_runs,
                 self._tenant, batch, os.urandom(REQUEST_ID_BYTES),
             )  # fmt: skip
+        # Whose they were is not known here.
+        self._sessions.cache.clear()
 
     def copy_thread(self, source: str, target: str) -> Operation[None]:
         """Copies a thread into another."""
@@ -228,6 +238,15 @@ def _batches(ids: Sequence[str]) -> list[Sequence[str]]:
     """As many as one call may name."""
     size = limits.IDS_PER_CALL_MAX
     return [ids[at : at + size] for at in range(0, len(ids), size)]
+
+
+def _sent_bytes(blob: NewBlob) -> int:
+    return len(blob.value.data) - blob.kept
+
+
+def _whole(blobs: Sequence[NewBlob]) -> list[NewBlob]:
+    """The same values, to be sent with all of their bytes."""
+    return [structs.replace(b, kept=0) if b.kept else b for b in blobs]
 
 
 def _lacking(hashes: Sequence[bytes]) -> Unavailable:

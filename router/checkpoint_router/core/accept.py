@@ -4,7 +4,7 @@ An event is applied only where its header is known, its generation is the curren
 event that `seen` and `after` name is known, and (checked by the storage) its blobs are there.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.clock import Ranges, hlc_at, indices
@@ -22,28 +22,24 @@ from checkpoint_router.core.records import Event
 from checkpoint_router.core.token import ReadToken
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """Write it. `needs` are the events that the storage must hold in the same transaction."""
 
     needs: tuple[tuple[SegmentId, Ranges], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """It is here already: answer as if it had been written now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Not yet: for missing events, or (none missing) until the clock has come closer."""
 
     missing: tuple[EventId, ...]
     header_unknown: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """Never."""
 
     error: RouterError

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+import msgspec
+
 from checkpoint_router.core.clock import Ranges
 from checkpoint_router.core.conflicts import Conflict
 from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey
@@ -17,18 +19,42 @@ Values = tuple[tuple[bytes, Typed], ...]
 """Values with their hashes, each once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewBlob:
+class NewBlob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A value on its way to storage."""
 
     hash: bytes
     value: Typed
     continues: bytes | None = None
     """The value that this one is believed to continue: a hint."""
+    kept: int = 0
+    """Bytes of that value's body that were seen, byte by byte, to be the first of its own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadClock:
+class Growth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A value that was not sent whole: see `core.growing`."""
+
+    hash: bytes
+    tag: str
+    base: bytes
+    """The value that it continues."""
+    keep: int
+    """Bytes of the base's body with which its own begins."""
+    head: bytes
+    tail: bytes
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A value that a reader has."""
+
+    hash: bytes
+    channel: str = ""
+    """What held it when it was last seen; of what it grew into since, the rest is enough."""
+    head: bytes = b""
+    keep: int = 0
+    """Bytes of its body."""
+
+
+class ThreadClock(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a thread stands."""
 
     gen: int
@@ -38,8 +64,7 @@ class ThreadClock:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
+class Session(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a call of a run knows."""
 
     token: bytes
@@ -50,16 +75,14 @@ class Session:
     is the winner's, but must rest on all that the token names."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PutAnswer:
+class PutAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Stored and durable, or (missing is not empty) nothing was written."""
 
     missing: tuple[bytes, ...]
     clock: ThreadClock
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingWrite:
+class PendingWrite(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One row of the folded pending writes of a checkpoint."""
 
     task_id: str
@@ -69,8 +92,7 @@ class PendingWrite:
     content: Content
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointTuple:
+class CheckpointTuple(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A checkpoint with everything resolved but its blobs."""
 
     ns: str
@@ -82,12 +104,13 @@ class CheckpointTuple:
     event: EventId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadAnswer:
+class ReadAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One read."""
 
     blobs: Values
-    """Of the tuple, each once, as far as they fit beside it."""
+    """Of the tuple, each once, less those that the reader has, as far as they fit beside it."""
+    grown: tuple[Growth, ...] = ()
+    """Values of which the rest is enough, the reader having what they continue."""
     clock: ThreadClock
     token: bytes
     """Of the read, also where there was nothing to show."""
@@ -117,6 +140,8 @@ class ListQuery:
     session: Session | None = None
     losers: bool = False
     with_blobs: bool = True
+    held: tuple[bytes, ...] = ()
+    """Values that the reader has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

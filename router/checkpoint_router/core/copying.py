@@ -8,7 +8,8 @@ gone on by itself.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec import structs
 
 from checkpoint_router.core.clock import Frontier, indices, ranges_of
 from checkpoint_router.core.digests import copied, copy_id, thread_hash
@@ -55,7 +56,7 @@ class Copy:
         """Each carries its header, since those that carried it in the source may be gone."""
         segment = self._source.segments[event.id.segment]
         gone = {i for i, p in segment.events.items() if self._absent >> p & 1}
-        return replace(
+        return structs.replace(
             event,
             id=self._name(event.id),
             gen=self._target.gen,
@@ -72,7 +73,7 @@ class Copy:
             return content
         parent = self._source.checkpoints.get((event.ns, content.parent_id), 0)
         stays = parent and not parent & ~self._absent
-        return replace(content, parent_id=None) if stays else content
+        return structs.replace(content, parent_id=None) if stays else content
 
     def _header(self, segment: Segment) -> Header:
         brought = self._target.segments.get(self._name(EventId(segment.id, 1)).segment)

@@ -1,9 +1,9 @@
 """Names of things: checked where they enter, never normalised, so that two ids never alias."""
 
 import re
-from dataclasses import dataclass
 from typing import Final, NewType
 
+import msgspec
 import xxhash
 
 from checkpoint_router.core import limits
@@ -18,8 +18,7 @@ HASH_BYTES: Final = 32
 _TAG = re.compile(r"[^{]*\{([^}]+)\}")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class EventId:
+class EventId(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False, cache_hash=True):
     """Names one event for ever, however many copies of it exist.
 
     The client fixes it before its first try, so a retry through any router is the same event.
@@ -33,8 +32,7 @@ class EventId:
         return f"{self.segment.hex()[:8]}/{self.index}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ThreadKey:
+class ThreadKey(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
     """A tenant's thread: the unit of placement, causality, conflict, ordering and deletion."""
 
     tenant: str
@@ -46,8 +44,7 @@ class ThreadKey:
         return cls(checked_tenant(tenant), checked_id("thread_id", thread))
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Dot:
+class Dot(msgspec.Struct, frozen=True, order=True, gc=False):
     """The place of one copy of an event in one router process' log of the thread."""
 
     actor: int

@@ -2,20 +2,21 @@
 
 The client fixes every byte of an event before its first try; no router adds any. An event has
 one canonical form, a msgpack array of fields in a fixed order with the shortest encodings: its
-digest is taken over that form and storages keep that form, so it is made once on each side.
+digest is taken over that form, a put carries that form, and storages keep it. The classes are
+that form: a struct is an array of its fields as they stand here, behind the tag if it has one,
+so a field that is moved or added is another format.
 """
 
 import json
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
-import ormsgpack
+import msgspec
 
 from checkpoint_router.core.clock import Ranges
 from checkpoint_router.core.digests import content_digest
 from checkpoint_router.core.errors import DataLoss
-from checkpoint_router.core.ids import EventId, SegmentId
+from checkpoint_router.core.ids import EventId
 
 RESUME: Final = "__resume__"
 """LangGraph's channel for the answer to an interrupt."""
@@ -28,28 +29,24 @@ class Kind(IntEnum):
     WRITES = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Typed:
+class Typed(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
     """A serialised value: the serialiser's own tag, carried verbatim, and its bytes."""
 
     tag: str
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """A value that stands in a row of its own, by its content's hash (32 bytes)."""
 
     hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Empty:
+class Empty(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     """The channel holds nothing at this version: it reads back as absent, not as None."""
 
 
-@dataclass(frozen=True, slots=True)
-class ByVersion:
+class ByVersion(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
     """The value that this channel had at this version, on the lineage of the event."""
 
 
@@ -61,8 +58,7 @@ Version = str | int | float | None
 """A channel's version; None for a value that was stored without one."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelEntry:
+class ChannelEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One line of a checkpoint's manifest."""
 
     channel: str
@@ -70,16 +66,14 @@ class ChannelEntry:
     content: Content
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataEntry:
+class MetadataEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One top-level metadata key: JSON text, which filters can look into, or an opaque value."""
 
     key: str
     value: str | Typed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=1, gc=False):
     """A checkpoint without its channel values."""
 
     parent_id: str | None
@@ -89,8 +83,7 @@ class Checkpoint:
     metadata: tuple[MetadataEntry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class WriteRow:
+class WriteRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One pending write. `idx` < 0: a special channel, the last write of which wins."""
 
     idx: int
@@ -98,16 +91,14 @@ class WriteRow:
     content: Content
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteSet:
+class WriteSet(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=2, gc=False):
     """The rows of one `put_writes` call."""
 
     task_path: str
     rows: tuple[WriteRow, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """How a segment came to be. It travels with every event that was sent before one of the
     segment was acknowledged."""
 
@@ -117,8 +108,7 @@ class Header:
     """Calls that this process gave up, in runs that have ended."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One checkpoint or one write set, with its place in the causal order."""
 
     id: EventId
@@ -145,8 +135,7 @@ class Event:
         return tuple(dict.fromkeys(p.content.hash for p in parts if isinstance(p.content, Blob)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What the causal core needs of an event: everything but its payload."""
 
     id: EventId
@@ -171,54 +160,33 @@ class Entry:
     """Pruned: the event still counts as known, but is no longer shown."""
 
 
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_EVENTS: Final = msgspec.msgpack.Decoder(Event)
+_ENTRIES: Final = msgspec.msgpack.Decoder(Entry)
+
+
 def pack_event(event: Event) -> bytes:
-    """The canonical bytes of `event`."""
-    header = event.header
-    return ormsgpack.packb(
-        (
-            event.id.segment,
-            event.id.index,
-            event.ns,
-            event.checkpoint_id,
-            event.task_id,
-            event.gen,
-            event.term,
-            event.hlc,
-            event.after,
-            None if header is None else (header.token, _ids(header.gives_up)),
-            # On its own, so that its digest can be taken without packing it again.
-            ormsgpack.packb(
-                _checkpoint(event.content)
-                if isinstance(event.content, Checkpoint)
-                else _write_set(event.content)
-            ),
-        )
-    )
+    """The canonical bytes of `event`. Raises UnicodeEncodeError or OverflowError for what has
+    none."""
+    return _ENCODER.encode(event)
+
+
+def parse_event(packed: bytes) -> Event:
+    """The event in `packed`. Raises ValueError if there is none. Whether the bytes are the
+    canonical ones is not asked: `pack_event` gives those."""
+    return _EVENTS.decode(packed)
 
 
 def unpack_event(packed: bytes) -> Event:
-    """The event whose canonical bytes `packed` are. Raises DataLoss if they are none."""
+    """As `parse_event`, of what a storage kept. Raises DataLoss."""
     try:
-        fields = ormsgpack.unpackb(packed)
-        seg, index, ns, cid, task, gen, term, hlc, after, header, content = fields
-        return Event(
-            id=EventId(SegmentId(seg), index),
-            ns=ns,
-            checkpoint_id=cid,
-            task_id=task,
-            gen=gen,
-            term=term,
-            hlc=hlc,
-            after=_pairs(after),
-            header=_header(header),
-            content=_content(ormsgpack.unpackb(content)),
-        )
-    except (ormsgpack.MsgpackDecodeError, ValueError, TypeError, KeyError, IndexError) as e:
+        return _EVENTS.decode(packed)
+    except ValueError as e:
         raise DataLoss(f"a stored event cannot be read: {e}") from None
 
 
-def entry_of(event: Event, packed: bytes, digest: bytes) -> Entry:
-    """The index entry of `event`, whose canonical bytes and digest are given."""
+def entry_of(event: Event, digest: bytes) -> Entry:
+    """The index entry of `event`, whose digest is given."""
     content = event.content
     task_path, parent_id, run_id, answer = "", None, None, b""
     if isinstance(content, Checkpoint):
@@ -239,132 +207,22 @@ def entry_of(event: Event, packed: bytes, digest: bytes) -> Entry:
         after=event.after,
         header=event.header,
         digest=digest,
-        content=content_digest(ormsgpack.unpackb(packed)[-1]),
+        content=content_digest(_ENCODER.encode(content)),
         answer=answer,
     )
 
 
 def pack_entry(entry: Entry) -> bytes:
     """`entry` as bytes, for a storage's index."""
-    header = entry.header
-    return ormsgpack.packb(
-        (
-            entry.id.segment,
-            entry.id.index,
-            int(entry.kind),
-            entry.ns,
-            entry.checkpoint_id,
-            entry.task_id,
-            entry.task_path,
-            entry.parent_id,
-            entry.run_id,
-            entry.term,
-            entry.hlc,
-            entry.after,
-            None if header is None else (header.token, _ids(header.gives_up)),
-            entry.digest,
-            entry.content,
-            entry.answer,
-            entry.erased,
-        )
-    )
+    return _ENCODER.encode(entry)
 
 
 def unpack_entry(packed: bytes) -> Entry:
     """The entry whose bytes `packed` are. Raises DataLoss if they are none."""
     try:
-        (seg, index, kind, ns, cid, task, path, parent, run, term, hlc, after, header, digest,
-         content, answer, erased) = ormsgpack.unpackb(packed)  # fmt: skip
-        return Entry(
-            id=EventId(SegmentId(seg), index),
-            kind=Kind(kind),
-            ns=ns,
-            checkpoint_id=cid,
-            task_id=task,
-            task_path=path,
-            parent_id=parent,
-            run_id=run,
-            term=term,
-            hlc=hlc,
-            after=_pairs(after),
-            header=_header(header),
-            digest=digest,
-            content=content,
-            answer=answer,
-            erased=erased,
-        )
-    except (ormsgpack.MsgpackDecodeError, ValueError, TypeError) as e:
+        return _ENTRIES.decode(packed)
+    except ValueError as e:
         raise DataLoss(f"a stored index entry cannot be read: {e}") from None
-
-
-def _pairs(value: Any) -> Ranges:
-    return tuple((first, last) for first, last in value)
-
-
-def _ids(ids: tuple[EventId, ...]) -> tuple[tuple[bytes, int], ...]:
-    return tuple((i.segment, i.index) for i in ids)
-
-
-def _header(value: Any) -> Header | None:
-    if value is None:
-        return None
-    token, gives_up = value
-    return Header(token=token, gives_up=tuple(EventId(SegmentId(s), i) for s, i in gives_up))
-
-
-def _packed_content(content: Content) -> Any:
-    if isinstance(content, Blob):
-        return content.hash
-    if isinstance(content, Typed):
-        return (content.tag, content.data)
-    return None if isinstance(content, Empty) else True
-
-
-def _unpacked_content(value: Any) -> Content:
-    if isinstance(value, bytes):
-        return Blob(value)
-    if value is None:
-        return EMPTY
-    if value is True:
-        return BY_VERSION
-    tag, data = value
-    return Typed(tag, data)
-
-
-def _checkpoint(c: Checkpoint) -> Any:
-    return (
-        1,
-        c.parent_id,
-        (c.body.tag, c.body.data),
-        tuple((e.channel, e.version, _packed_content(e.content)) for e in c.manifest),
-        tuple(
-            (m.key, m.value if isinstance(m.value, str) else (m.value.tag, m.value.data))
-            for m in c.metadata
-        ),
-    )
-
-
-def _write_set(w: WriteSet) -> Any:
-    return (2, w.task_path, tuple((r.idx, r.channel, _packed_content(r.content)) for r in w.rows))
-
-
-def _content(value: Any) -> Checkpoint | WriteSet:
-    if value[0] == 2:
-        _, path, rows = value
-        return WriteSet(
-            task_path=path, rows=tuple(WriteRow(i, c, _unpacked_content(x)) for i, c, x in rows)
-        )
-    if value[0] != 1:
-        raise ValueError(f"unknown kind of content {value[0]!r}")
-    _, parent, body, manifest, metadata = value
-    return Checkpoint(
-        parent_id=parent,
-        body=Typed(*body),
-        manifest=tuple(ChannelEntry(c, v, _unpacked_content(x)) for c, v, x in manifest),
-        metadata=tuple(
-            MetadataEntry(k, v if isinstance(v, str) else Typed(*v)) for k, v in metadata
-        ),
-    )
 
 
 def _run_id(c: Checkpoint) -> str | None:
@@ -376,5 +234,5 @@ def _run_id(c: Checkpoint) -> str | None:
 
 
 def _answer(w: WriteSet) -> bytes:
-    rows = tuple(_packed_content(r.content) for r in w.rows if r.channel == RESUME)
-    return content_digest(ormsgpack.packb(rows)) if rows else b""
+    rows = tuple(r.content for r in w.rows if r.channel == RESUME)
+    return content_digest(_ENCODER.encode(rows)) if rows else b""

@@ -6,12 +6,10 @@ Routers never decide base, seen, generation or stamps of an event: they take the
 """
 
 import hmac
-from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-import ormsgpack
+import msgspec
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.clock import Frontier, checked_frontier
@@ -23,8 +21,7 @@ MAC_BYTES: Final = 16
 KEY_BYTES: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Leaves out what stands in a namespace after an event; all of it, if there is none.
 
     What was written on a checkpoint at which it cuts belongs to it, wherever it stands.
@@ -34,8 +31,7 @@ class Cut:
     last: EventId | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
+class Base(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What a segment continues."""
 
     segment: SegmentId
@@ -48,8 +44,7 @@ class Base:
     when it puts one (`core.history.Segment.note`)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadToken:
+class ReadToken(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What a region showed when a run read."""
 
     thread: bytes
@@ -65,27 +60,14 @@ class ReadToken:
     """Of the slot table that the router used."""
 
 
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_VERSIONED: Final = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
+_TOKENS: Final = msgspec.msgpack.Decoder(ReadToken)
+
+
 def seal(token: ReadToken, key: bytes) -> bytes:
     """`token` as bytes with their MAC."""
-    base = token.base
-    packed = ormsgpack.packb(
-        (
-            VERSION,
-            token.thread,
-            token.gen,
-            None
-            if base is None
-            else (
-                base.segment,
-                tuple((c.ns, c.last and (c.last.segment, c.last.index)) for c in base.cuts),
-                base.by_id,
-            ),
-            token.seen,
-            token.hlc,
-            token.term,
-            token.epoch,
-        )
-    )
+    packed = _ENCODER.encode((VERSION, token))
     return _mac(packed, key) + packed
 
 
@@ -110,36 +92,21 @@ def unseal(sealed: bytes, key: bytes) -> ReadToken:
 def parse(sealed: bytes) -> ReadToken:
     """The token in `sealed`, unverified: for bytes that come from our own storage."""
     try:
-        version, thread, gen, base, seen, hlc, term, epoch = ormsgpack.unpackb(sealed[MAC_BYTES:])
+        version, packed = _VERSIONED.decode(sealed[MAC_BYTES:])
         if version != VERSION:
             raise TokenInvalid(
                 f"the causal token has version {version}; this router knows {VERSION}. "
                 f"Upgrade the older side, then start the run again."
             )
-        return ReadToken(
-            thread=thread,
-            gen=gen,
-            base=None if base is None else _base(*base),
-            seen=checked_frontier(seen),
-            hlc=hlc,
-            term=term,
-            epoch=epoch,
-        )
-    except (ormsgpack.MsgpackDecodeError, ValueError, TypeError) as e:
+        token = _TOKENS.decode(packed)
+        checked_frontier(token.seen)
+        if token.base is not None:
+            checked_segment(token.base.segment)
+            for cut in token.base.cuts:
+                checked_segment(cut.last.segment if cut.last else token.base.segment)
+        return token
+    except ValueError as e:
         raise TokenInvalid(f"the causal token cannot be read: {e}") from None
-
-
-def _base(
-    segment: bytes, cuts: Sequence[tuple[str, tuple[bytes, int] | None]], by_id: bool
-) -> Base:
-    return Base(
-        by_id=by_id,
-        segment=checked_segment(segment),
-        cuts=tuple(
-            Cut(ns, None if last is None else EventId(checked_segment(last[0]), last[1]))
-            for ns, last in cuts
-        ),
-    )
 
 
 def _mac(packed: bytes, key: bytes) -> bytes:

@@ -7,7 +7,7 @@ page ends when it is full, when its values fill a message, or when enough was lo
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-import ormsgpack
+import msgspec
 
 from checkpoint_router.core import limits, view
 from checkpoint_router.core.answers import CheckpointTuple, Listed, ListQuery, Page
@@ -73,7 +73,8 @@ class Listing:
                 last = _cursor(*chunk[-1])
                 listed += await self._matching(state, query, chunk, lineage)
             hashes = blobs_of([one.tuple for one in listed]) if query.with_blobs else ()
-            values = await self._reading.values(state.history, hashes)
+            wanted = [h for h in hashes if h not in query.held]
+            values = await self._reading.values(state.history, wanted)
             return Page(listed=tuple(listed), blobs=tuple(values.items()), cursor=last)
 
         return await self._reading.steadily(thread, once)
@@ -147,7 +148,7 @@ class Listing:
 
 
 def _cursor(*parts: str) -> bytes:
-    return ormsgpack.packb(parts)
+    return msgspec.msgpack.encode(parts)
 
 
 def _position(cursor: bytes) -> tuple[str, str] | None:
@@ -175,8 +176,8 @@ def _place(cursor: bytes) -> tuple[tuple[str, str] | None, str]:
 
 def _parts(cursor: bytes) -> object:
     try:
-        return ormsgpack.unpackb(cursor)
-    except (ormsgpack.MsgpackDecodeError, ValueError, TypeError):
+        return msgspec.msgpack.decode(cursor)
+    except ValueError:
         raise _strange() from None
 
 

@@ -5,9 +5,11 @@ a session's events must be known first; a checkpoint is shown with all of its va
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
+
+from msgspec import structs
 
 from checkpoint_router.core import limits, view
 from checkpoint_router.core.accept import missing_for_read
@@ -15,6 +17,8 @@ from checkpoint_router.core.answers import (
     CheckpointTuple,
     DeltaAnswer,
     DeltaHistory,
+    Growth,
+    Held,
     PendingWrite,
     ReadAnswer,
     Session,
@@ -22,6 +26,7 @@ from checkpoint_router.core.answers import (
 )
 from checkpoint_router.core.digests import thread_hash
 from checkpoint_router.core.errors import DataLoss, ThreadDeleted, TokenInvalid
+from checkpoint_router.core.growing import growth_from
 from checkpoint_router.core.history import History, Lineage
 from checkpoint_router.core.ids import EventId, ThreadKey
 from checkpoint_router.core.records import (
@@ -78,6 +83,7 @@ class Reading:
         checkpoint_id: str | None,
         session: Session | None,
         with_blobs: bool,
+        held: Sequence[Held],
         patience: float,
     ) -> ReadAnswer:
         """See `Engine.get_tuple`."""
@@ -90,8 +96,14 @@ class Reading:
             clock = self._shard.clock(history)
             if shown is None:
                 return ReadAnswer(tuple=None, blobs=(), clock=clock, token=token)
-            found, blobs = await self._whole(state, shown, with_blobs=with_blobs)
-            return ReadAnswer(tuple=found, blobs=tuple(blobs.items()), clock=clock, token=token)
+            if with_blobs and held:
+                found, blobs = await self._beside(state, shown, held)
+                grown, blobs = growths(found, blobs, held)
+            else:
+                found, blobs = await self._whole(state, shown, with_blobs=with_blobs)
+                grown = ()
+            values = tuple(blobs.items())
+            return ReadAnswer(tuple=found, blobs=values, clock=clock, token=token, grown=grown)
 
         return await self.steadily(thread, once)
 
@@ -122,6 +134,23 @@ class Reading:
         # What stood under its version alone is not among what the records name.
         other = [h for h in blobs_of([found]) if h not in read.found and h not in read.rest]
         return found, blobs | dict(await self.values(history, other))
+
+    async def _beside(
+        self, state: ThreadState, shown: Shown, held: Sequence[Held]
+    ) -> tuple[CheckpointTuple, Mapping[bytes, Typed]]:
+        """As `_whole`, but the values that the reader has are not even read."""
+        recent = state.recent.events((shown.checkpoint.id, *shown.writes))
+        (found,) = await self.tuples(state.history, [shown], recent)
+        have = {h.hash for h in held}
+        wanted = [h for h in blobs_of([found]) if h not in have]
+        known = state.recent.values(wanted)
+        if known is not None:
+            return found, known
+        history = state.history
+        values = await self.values(history, wanted)
+        if state.history is history:
+            state.recent.add((), values.items())
+        return found, values
 
     async def get_blobs(self, thread: ThreadKey, hashes: Sequence[bytes]) -> Values:
         """See `Engine.get_blobs`."""
@@ -267,7 +296,7 @@ class Reading:
             manifest = await self._resolved(history, s, checkpoint)
             out.append(
                 Loaded(
-                    replace(checkpoint, parent_id=s.parent_id, manifest=manifest),
+                    structs.replace(checkpoint, parent_id=s.parent_id, manifest=manifest),
                     _folded([events[w] for w in s.writes]),
                 )
             )
@@ -323,7 +352,7 @@ class Reading:
             if not open_:
                 break
         return tuple(
-            replace(e, content=found.get((e.channel, e.version), EMPTY))
+            structs.replace(e, content=found.get((e.channel, e.version), EMPTY))
             if isinstance(e.content, ByVersion)
             else e
             for e in checkpoint.manifest
@@ -379,6 +408,24 @@ def blobs_of(tuples: Sequence[CheckpointTuple]) -> tuple[bytes, ...]:
             if isinstance(write.content, Blob):
                 found[write.content.hash] = None
     return tuple(found)
+
+
+def growths(
+    found: CheckpointTuple, blobs: Mapping[bytes, Typed], held: Sequence[Held]
+) -> tuple[tuple[Growth, ...], dict[bytes, Typed]]:
+    """Those of `blobs` that grew from what the reader has in their channel, and the others."""
+    bases = {h.channel: h for h in held if h.keep}
+    whole, grown = dict(blobs), []
+    for entry in found.checkpoint.manifest:
+        base = bases.get(entry.channel)
+        if base is None or not isinstance(entry.content, Blob):
+            continue
+        hash = entry.content.hash
+        growth = growth_from(base, hash, whole[hash]) if hash in whole else None
+        if growth is not None:
+            del whole[hash]
+            grown.append(growth)
+    return tuple(grown), whole
 
 
 def _removed(history: History) -> tuple[int, int]:

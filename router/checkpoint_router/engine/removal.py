@@ -218,7 +218,7 @@ class Removal:
     ) -> None:
         storage = self._shard.storage
         packed = pack_event(event)
-        entry = entry_of(event, packed, event_digest(packed))
+        entry = entry_of(event, event_digest(packed))
         blobs: list[NewBlob] = []
         wanted = await storage.missing_blobs(target, event.gen, event.blobs())
         while wanted:

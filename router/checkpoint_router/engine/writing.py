@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import Sequence
 
 from checkpoint_router.core.accept import Accepted, Known, Refused, Wait, accept
-from checkpoint_router.core.answers import NewBlob, PutAnswer, ThreadClock
+from checkpoint_router.core.answers import Growth, NewBlob, PutAnswer, ThreadClock
 from checkpoint_router.core.digests import blob_hash, event_digest
 from checkpoint_router.core.errors import InvalidArgument, ThreadDeleted
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.core.records import Event, entry_of, pack_event
 from checkpoint_router.core.token import unseal
+from checkpoint_router.engine import rebuilding
 from checkpoint_router.engine.shard import Shard
 from checkpoint_router.engine.threads import ThreadState
 from checkpoint_router.storage.port import Append, Appended, Duplicate, MissingBlobs, Stored
@@ -31,7 +32,7 @@ class Writing:
         thread: ThreadKey,
         event: Event,
         digest: bytes | None,
-        blobs: Sequence[NewBlob],
+        blobs: Sequence[NewBlob | Growth],
         patience: float,
     ) -> PutAnswer:
         """Stores one event; durable on return unless the answer names missing blobs.
@@ -49,9 +50,10 @@ class Writing:
             )
         _check_hashes(blobs)
         token = None if event.header is None else unseal(event.header.token, self._shard.key)
-        entry = entry_of(event, packed, actual)
+        entry = entry_of(event, actual)
         async with self._shard.threads.use(thread, fresh=False) as state:
             looked = not self._shard.storage.shared
+            whole = await rebuilding.whole(self._shard.storage, state, event.gen, blobs)
             while True:
                 await self._shard.threads.settle(thread, state)
                 verdict = accept(state.history, event, actual, token, now_ms=self._shard.now_ms())
@@ -74,7 +76,7 @@ class Writing:
                             packed=packed,
                             needs=needs,
                             names=event.blobs(),
-                            blobs=tuple(blobs),
+                            blobs=whole,
                         )
                         answer = await self._append(state, event, append)
                         if answer is not None:
@@ -125,9 +127,9 @@ class Writing:
             return self._shard.clock(state.history)
 
 
-def _check_hashes(blobs: Sequence[NewBlob]) -> None:
+def _check_hashes(blobs: Sequence[NewBlob | Growth]) -> None:
     for blob in blobs:
-        if blob_hash(blob.value.tag, blob.value.data) != blob.hash:
+        if isinstance(blob, NewBlob) and blob_hash(blob.value.tag, blob.value.data) != blob.hash:
             raise InvalidArgument(
                 f"a value of {len(blob.value.data)} bytes does not have the hash "
                 f"{blob.hash.hex()[:16]}… that it came with. Nothing was written."

@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from msgspec import structs
+
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.clock import Ranges, covers, with_index
@@ -218,7 +220,7 @@ class MemoryStorage:
         stored = self._touch(erase.thread)
         for event in erase.events:
             if event in stored.entries:
-                stored.entries[event] = replace(stored.entries[event], erased=True)
+                stored.entries[event] = structs.replace(stored.entries[event], erased=True)
                 stored.payload.pop(event, None)
         for hash in erase.blobs:
             stored.blobs.pop(hash, None)

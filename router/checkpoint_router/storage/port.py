@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.clock import Ranges
 from checkpoint_router.core.ids import Dot, EventId, SegmentId, ThreadKey
@@ -55,8 +57,7 @@ class ThreadImage:
         return Known(self.gen, self.erasures, self.counts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Append:
+class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One event with all that must become durable in the same transaction."""
 
     thread: ThreadKey
@@ -72,22 +73,19 @@ class Append:
     """Those that were sent with it, hashes verified."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """Durable. `dot` is the place in this actor's log of the thread."""
 
     dot: Dot
 
 
-@dataclass(frozen=True, slots=True)
-class Duplicate:
+class Duplicate(msgspec.Struct, frozen=True, gc=False):
     """The event is stored already, with this digest. Nothing was written."""
 
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class MissingBlobs:
+class MissingBlobs(msgspec.Struct, frozen=True, gc=False):
     """Blobs that the event names are neither stored nor sent. Nothing was written."""
 
     hashes: tuple[bytes, ...]
@@ -98,8 +96,7 @@ class MissingEvents:
     """Events that it needs are not stored. Nothing was written."""
 
 
-@dataclass(frozen=True, slots=True)
-class OtherGeneration:
+class OtherGeneration(msgspec.Struct, frozen=True, gc=False):
     """The thread is at another generation. Nothing was written."""
 
     current: int

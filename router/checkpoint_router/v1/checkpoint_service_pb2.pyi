@@ -182,7 +182,9 @@ class PutBlobsRequest(_message.Message):
     thread_id: _builtins.str
     generation: _builtins.int
     @_builtins.property
-    def blobs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Blob]: ...
+    def blobs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Blob]:
+        """Whole ones: without keep."""
+
     def __init__(
         self,
         *,
@@ -284,6 +286,7 @@ class GetTupleRequest(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     TABLE_EPOCH_FIELD_NUMBER: _builtins.int
     WITHOUT_BLOBS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     thread_id: _builtins.str
     checkpoint_ns: _builtins.str
@@ -296,6 +299,10 @@ class GetTupleRequest(_message.Message):
     def session(self) -> _types_pb2.Session:
         """Set inside a run: the answer is from the run's own lineage."""
 
+    @_builtins.property
+    def held(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.HeldBlob]:
+        """Values that the answer may do without: at most 256, the rest is not looked at."""
+
     def __init__(
         self,
         *,
@@ -306,10 +313,11 @@ class GetTupleRequest(_message.Message):
         session: _types_pb2.Session | None = ...,
         table_epoch: _builtins.int = ...,
         without_blobs: _builtins.bool = ...,
+        held: _abc.Iterable[_types_pb2.HeldBlob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id", "checkpoint_ns", b"checkpoint_ns", "session", b"session", "table_epoch", b"table_epoch", "tenant", b"tenant", "thread_id", b"thread_id", "without_blobs", b"without_blobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id", "checkpoint_ns", b"checkpoint_ns", "held", b"held", "session", b"session", "table_epoch", b"table_epoch", "tenant", b"tenant", "thread_id", b"thread_id", "without_blobs", b"without_blobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,7 +339,9 @@ class GetTupleResponse(_message.Message):
     def tuple(self) -> _types_pb2.CheckpointTuple: ...
     @_builtins.property
     def blobs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Blob]:
-        """Blobs that the tuple names, as far as they fit; GetBlobs has the rest."""
+        """Blobs that the tuple names and the reader does not have, as far as they fit; GetBlobs has the
+        rest.
+        """
 
     @_builtins.property
     def clock(self) -> _types_pb2.ThreadClock: ...
@@ -395,6 +405,7 @@ class ListTuplesRequest(_message.Message):
     LOSERS_FIELD_NUMBER: _builtins.int
     TABLE_EPOCH_FIELD_NUMBER: _builtins.int
     WITHOUT_BLOBS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     thread_id: _builtins.str
     """Unset: every thread of the tenant."""
@@ -416,6 +427,12 @@ class ListTuplesRequest(_message.Message):
     def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetadataFilter]: ...
     @_builtins.property
     def session(self) -> _types_pb2.Session: ...
+    @_builtins.property
+    def held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Hashes of values that the answer may do without, where thread_id is set: at most 256, the rest
+        is not looked at.
+        """
+
     def __init__(
         self,
         *,
@@ -431,10 +448,11 @@ class ListTuplesRequest(_message.Message):
         losers: _builtins.bool = ...,
         table_epoch: _builtins.int = ...,
         without_blobs: _builtins.bool = ...,
+        held: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_ns", b"_checkpoint_ns", "_limit", b"_limit", "_thread_id", b"_thread_id", "checkpoint_ns", b"checkpoint_ns", "limit", b"limit", "session", b"session", "thread_id", b"thread_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_ns", b"_checkpoint_ns", "_limit", b"_limit", "_thread_id", b"_thread_id", "before", b"before", "checkpoint_id", b"checkpoint_id", "checkpoint_ns", b"checkpoint_ns", "cursor", b"cursor", "filters", b"filters", "limit", b"limit", "losers", b"losers", "session", b"session", "table_epoch", b"table_epoch", "tenant", b"tenant", "thread_id", b"thread_id", "without_blobs", b"without_blobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_ns", b"_checkpoint_ns", "_limit", b"_limit", "_thread_id", b"_thread_id", "before", b"before", "checkpoint_id", b"checkpoint_id", "checkpoint_ns", b"checkpoint_ns", "cursor", b"cursor", "filters", b"filters", "held", b"held", "limit", b"limit", "losers", b"losers", "session", b"session", "table_epoch", b"table_epoch", "tenant", b"tenant", "thread_id", b"thread_id", "without_blobs", b"without_blobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__checkpoint_ns: _TypeAlias = _typing.Literal["checkpoint_ns"]  # noqa: Y015
     _WhichOneofArgType__checkpoint_ns: _TypeAlias = _typing.Literal["_checkpoint_ns", b"_checkpoint_ns"]  # noqa: Y015

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n checkpoint_router/v1/types.proto\x12\x14\x63heckpoint_router.v1\"#\n\x05Value\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"S\n\x04\x42lob\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.checkpoint_router.v1.Value\x12\x11\n\tcontinues\x18\x03 \x01(\x0c\"w\n\x07\x43ontent\x12-\n\x06inline\x18\x01 \x01(\x0b\x32\x1b.checkpoint_router.v1.ValueH\x00\x12\x0e\n\x04\x62lob\x18\x02 \x01(\x0cH\x00\x12\x0f\n\x05\x65mpty\x18\x03 \x01(\x08H\x00\x12\x14\n\nby_version\x18\x04 \x01(\x08H\x00\x42\x06\n\x04kind\"D\n\x07Version\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x11\n\x07integer\x18\x02 \x01(\x12H\x00\x12\x0e\n\x04real\x18\x03 \x01(\x01H\x00\x42\x06\n\x04kind\"\x7f\n\x0c\x43hannelEntry\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12.\n\x07version\x18\x02 \x01(\x0b\x32\x1d.checkpoint_router.v1.Version\x12.\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x1d.checkpoint_router.v1.Content\"d\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x04json\x18\x02 \x01(\tH\x00\x12-\n\x06opaque\x18\x03 \x01(\x0b\x32\x1b.checkpoint_router.v1.ValueH\x00\x42\x07\n\x05value\"\xca\x01\n\nCheckpoint\x12\x16\n\tparent_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12)\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x1b.checkpoint_router.v1.Value\x12\x34\n\x08manifest\x18\x03 \x03(\x0b\x32\".checkpoint_router.v1.ChannelEntry\x12\x35\n\x08metadata\x18\x04 \x03(\x0b\x32#.checkpoint_router.v1.MetadataEntryB\x0c\n\n_parent_id\"Z\n\x08WriteRow\x12\r\n\x05index\x18\x01 \x01(\x11\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12.\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x1d.checkpoint_router.v1.Content\"K\n\x08WriteSet\x12\x11\n\ttask_path\x18\x01 \x01(\t\x12,\n\x04rows\x18\x02 \x03(\x0b\x32\x1e.checkpoint_router.v1.WriteRow\")\n\x07\x45ventId\x12\x0f\n\x07segment\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\")\n\nIndexRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x0c\n\x04last\x18\x02 \x01(\x04\"H\n\x06Header\x12\r\n\x05token\x18\x01 \x01(\x0c\x12/\n\x08gives_up\x18\x02 \x03(\x0b\x32\x1d.checkpoint_router.v1.EventId\"\x8d\x03\n\x05\x45vent\x12)\n\x02id\x18\x01 \x01(\x0b\x32\x1d.checkpoint_router.v1.EventId\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x0c\n\x04term\x18\x06 \x01(\x04\x12\x0b\n\x03hlc\x18\x07 \x01(\x04\x12/\n\x05\x61\x66ter\x18\x08 \x03(\x0b\x32 .checkpoint_router.v1.IndexRange\x12,\n\x06header\x18\t \x01(\x0b\x32\x1c.checkpoint_router.v1.Header\x12\x36\n\ncheckpoint\x18\n \x01(\x0b\x32 .checkpoint_router.v1.CheckpointH\x00\x12\x33\n\twrite_set\x18\x0b \x01(\x0b\x32\x1e.checkpoint_router.v1.WriteSetH\x00\x12\x0e\n\x06\x64igest\x18\r \x01(\x0c\x42\t\n\x07\x63ontentJ\x04\x08\x0c\x10\r\"q\n\x07Session\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x0f\n\x07segment\x18\x02 \x01(\x0c\x12\x36\n\x0c\x61\x63knowledged\x18\x03 \x03(\x0b\x32 .checkpoint_router.v1.IndexRange\x12\x0e\n\x06inside\x18\x04 \x01(\x08\"Q\n\x0bThreadClock\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0b\n\x03hlc\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x13\n\x0btable_epoch\x18\x04 \x01(\x04\"\x82\x01\n\x0cPendingWrite\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\ttask_path\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x11\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12.\n\x07\x63ontent\x18\x05 \x01(\x0b\x32\x1d.checkpoint_router.v1.Content\"\xfb\x01\n\x0f\x43heckpointTuple\x12\x15\n\rcheckpoint_ns\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x02 \x01(\t\x12\x34\n\ncheckpoint\x18\x03 \x01(\x0b\x32 .checkpoint_router.v1.Checkpoint\x12:\n\x0epending_writes\x18\x04 \x03(\x0b\x32\".checkpoint_router.v1.PendingWrite\x12\r\n\x05token\x18\x05 \x01(\x0c\x12\x0b\n\x03hlc\x18\x06 \x01(\x04\x12,\n\x05\x65vent\x18\x07 \x01(\x0b\x32\x1d.checkpoint_router.v1.EventIdb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n checkpoint_router/v1/types.proto\x12\x14\x63heckpoint_router.v1\"#\n\x05Value\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"o\n\x04\x42lob\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.checkpoint_router.v1.Value\x12\x11\n\tcontinues\x18\x03 \x01(\x0c\x12\x0c\n\x04keep\x18\x04 \x01(\x04\x12\x0c\n\x04head\x18\x05 \x01(\x0c\"E\n\x08HeldBlob\x12\x0c\n\x04hash\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0c\n\x04head\x18\x03 \x01(\x0c\x12\x0c\n\x04keep\x18\x04 \x01(\x04\"w\n\x07\x43ontent\x12-\n\x06inline\x18\x01 \x01(\x0b\x32\x1b.checkpoint_router.v1.ValueH\x00\x12\x0e\n\x04\x62lob\x18\x02 \x01(\x0cH\x00\x12\x0f\n\x05\x65mpty\x18\x03 \x01(\x08H\x00\x12\x14\n\nby_version\x18\x04 \x01(\x08H\x00\x42\x06\n\x04kind\"D\n\x07Version\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x11\n\x07integer\x18\x02 \x01(\x12H\x00\x12\x0e\n\x04real\x18\x03 \x01(\x01H\x00\x42\x06\n\x04kind\"\x7f\n\x0c\x43hannelEntry\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12.\n\x07version\x18\x02 \x01(\x0b\x32\x1d.checkpoint_router.v1.Version\x12.\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x1d.checkpoint_router.v1.Content\"d\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x04json\x18\x02 \x01(\tH\x00\x12-\n\x06opaque\x18\x03 \x01(\x0b\x32\x1b.checkpoint_router.v1.ValueH\x00\x42\x07\n\x05value\"\xca\x01\n\nCheckpoint\x12\x16\n\tparent_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12)\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x1b.checkpoint_router.v1.Value\x12\x34\n\x08manifest\x18\x03 \x03(\x0b\x32\".checkpoint_router.v1.ChannelEntry\x12\x35\n\x08metadata\x18\x04 \x03(\x0b\x32#.checkpoint_router.v1.MetadataEntryB\x0c\n\n_parent_id\"Z\n\x08WriteRow\x12\r\n\x05index\x18\x01 \x01(\x11\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12.\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x1d.checkpoint_router.v1.Content\"K\n\x08WriteSet\x12\x11\n\ttask_path\x18\x01 \x01(\t\x12,\n\x04rows\x18\x02 \x03(\x0b\x32\x1e.checkpoint_router.v1.WriteRow\")\n\x07\x45ventId\x12\x0f\n\x07segment\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\")\n\nIndexRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x0c\n\x04last\x18\x02 \x01(\x04\"H\n\x06Header\x12\r\n\x05token\x18\x01 \x01(\x0c\x12/\n\x08gives_up\x18\x02 \x03(\x0b\x32\x1d.checkpoint_router.v1.EventId\"\x9d\x03\n\x05\x45vent\x12)\n\x02id\x18\x01 \x01(\x0b\x32\x1d.checkpoint_router.v1.EventId\x12\x15\n\rcheckpoint_ns\x18\x02 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x03 \x01(\t\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x0c\n\x04term\x18\x06 \x01(\x04\x12\x0b\n\x03hlc\x18\x07 \x01(\x04\x12/\n\x05\x61\x66ter\x18\x08 \x03(\x0b\x32 .checkpoint_router.v1.IndexRange\x12,\n\x06header\x18\t \x01(\x0b\x32\x1c.checkpoint_router.v1.Header\x12\x36\n\ncheckpoint\x18\n \x01(\x0b\x32 .checkpoint_router.v1.CheckpointH\x00\x12\x33\n\twrite_set\x18\x0b \x01(\x0b\x32\x1e.checkpoint_router.v1.WriteSetH\x00\x12\x0e\n\x06\x64igest\x18\r \x01(\x0c\x12\x0e\n\x06packed\x18\x0e \x01(\x0c\x42\t\n\x07\x63ontentJ\x04\x08\x0c\x10\r\"q\n\x07Session\x12\r\n\x05token\x18\x01 \x01(\x0c\x12\x0f\n\x07segment\x18\x02 \x01(\x0c\x12\x36\n\x0c\x61\x63knowledged\x18\x03 \x03(\x0b\x32 .checkpoint_router.v1.IndexRange\x12\x0e\n\x06inside\x18\x04 \x01(\x08\"Q\n\x0bThreadClock\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0b\n\x03hlc\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x13\n\x0btable_epoch\x18\x04 \x01(\x04\"\x82\x01\n\x0cPendingWrite\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\ttask_path\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x11\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12.\n\x07\x63ontent\x18\x05 \x01(\x0b\x32\x1d.checkpoint_router.v1.Content\"\xfb\x01\n\x0f\x43heckpointTuple\x12\x15\n\rcheckpoint_ns\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x02 \x01(\t\x12\x34\n\ncheckpoint\x18\x03 \x01(\x0b\x32 .checkpoint_router.v1.Checkpoint\x12:\n\x0epending_writes\x18\x04 \x03(\x0b\x32\".checkpoint_router.v1.PendingWrite\x12\r\n\x05token\x18\x05 \x01(\x0c\x12\x0b\n\x03hlc\x18\x06 \x01(\x04\x12,\n\x05\x65vent\x18\x07 \x01(\x0b\x32\x1d.checkpoint_router.v1.EventIdb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,35 +34,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VALUE']._serialized_start=58
   _globals['_VALUE']._serialized_end=93
   _globals['_BLOB']._serialized_start=95
-  _globals['_BLOB']._serialized_end=178
-  _globals['_CONTENT']._serialized_start=180
-  _globals['_CONTENT']._serialized_end=299
-  _globals['_VERSION']._serialized_start=301
-  _globals['_VERSION']._serialized_end=369
-  _globals['_CHANNELENTRY']._serialized_start=371
-  _globals['_CHANNELENTRY']._serialized_end=498
-  _globals['_METADATAENTRY']._serialized_start=500
-  _globals['_METADATAENTRY']._serialized_end=600
-  _globals['_CHECKPOINT']._serialized_start=603
-  _globals['_CHECKPOINT']._serialized_end=805
-  _globals['_WRITEROW']._serialized_start=807
-  _globals['_WRITEROW']._serialized_end=897
-  _globals['_WRITESET']._serialized_start=899
-  _globals['_WRITESET']._serialized_end=974
-  _globals['_EVENTID']._serialized_start=976
-  _globals['_EVENTID']._serialized_end=1017
-  _globals['_INDEXRANGE']._serialized_start=1019
-  _globals['_INDEXRANGE']._serialized_end=1060
-  _globals['_HEADER']._serialized_start=1062
-  _globals['_HEADER']._serialized_end=1134
-  _globals['_EVENT']._serialized_start=1137
-  _globals['_EVENT']._serialized_end=1534
-  _globals['_SESSION']._serialized_start=1536
-  _globals['_SESSION']._serialized_end=1649
-  _globals['_THREADCLOCK']._serialized_start=1651
-  _globals['_THREADCLOCK']._serialized_end=1732
-  _globals['_PENDINGWRITE']._serialized_start=1735
-  _globals['_PENDINGWRITE']._serialized_end=1865
-  _globals['_CHECKPOINTTUPLE']._serialized_start=1868
-  _globals['_CHECKPOINTTUPLE']._serialized_end=2119
+  _globals['_BLOB']._serialized_end=206
+  _globals['_HELDBLOB']._serialized_start=208
+  _globals['_HELDBLOB']._serialized_end=277
+  _globals['_CONTENT']._serialized_start=279
+  _globals['_CONTENT']._serialized_end=398
+  _globals['_VERSION']._serialized_start=400
+  _globals['_VERSION']._serialized_end=468
+  _globals['_CHANNELENTRY']._serialized_start=470
+  _globals['_CHANNELENTRY']._serialized_end=597
+  _globals['_METADATAENTRY']._serialized_start=599
+  _globals['_METADATAENTRY']._serialized_end=699
+  _globals['_CHECKPOINT']._serialized_start=702
+  _globals['_CHECKPOINT']._serialized_end=904
+  _globals['_WRITEROW']._serialized_start=906
+  _globals['_WRITEROW']._serialized_end=996
+  _globals['_WRITESET']._serialized_start=998
+  _globals['_WRITESET']._serialized_end=1073
+  _globals['_EVENTID']._serialized_start=1075
+  _globals['_EVENTID']._serialized_end=1116
+  _globals['_INDEXRANGE']._serialized_start=1118
+  _globals['_INDEXRANGE']._serialized_end=1159
+  _globals['_HEADER']._serialized_start=1161
+  _globals['_HEADER']._serialized_end=1233
+  _globals['_EVENT']._serialized_start=1236
+  _globals['_EVENT']._serialized_end=1649
+  _globals['_SESSION']._serialized_start=1651
+  _globals['_SESSION']._serialized_end=1764
+  _globals['_THREADCLOCK']._serialized_start=1766
+  _globals['_THREADCLOCK']._serialized_end=1847
+  _globals['_PENDINGWRITE']._serialized_start=1850
+  _globals['_PENDINGWRITE']._serialized_end=1980
+  _globals['_CHECKPOINTTUPLE']._serialized_start=1983
+  _globals['_CHECKPOINTTUPLE']._serialized_end=2234
 # @@protoc_insertion_point(module_scope)

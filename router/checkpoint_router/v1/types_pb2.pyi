@@ -56,13 +56,25 @@ class Blob(_message.Message):
     HASH_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     CONTINUES_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
     hash: _builtins.bytes
     """32 bytes: BLAKE2b-256 (person "blob") over the type's length (4 bytes, big endian), the type,
     the body, the head and the head's length (1 byte). The head is the msgpack array header if
     the type is "msgpack" and the value begins with one, else empty; the body is the rest.
     """
     continues: _builtins.bytes
-    """The value that this one is believed to continue (a list that grew): a hint for storage."""
+    """The value that this one is believed to continue (a list that grew): a hint for storage, unless
+    keep is set.
+    """
+    keep: _builtins.int
+    """Not 0: the value is not sent whole. Its body is the first keep bytes of the body of the value
+    that it continues, then value.data. Whoever receives it makes the hash anew; what does not
+    have it, or continues a value that is not there, counts as not sent. In a put its hash is then
+    among the missing ones, unless it was stored before.
+    """
+    head: _builtins.bytes
+    """Where keep is set: the head, which value.data is then without."""
     @_builtins.property
     def value(self) -> Global___Value: ...
     def __init__(
@@ -71,14 +83,53 @@ class Blob(_message.Message):
         hash: _builtins.bytes = ...,
         value: Global___Value | None = ...,
         continues: _builtins.bytes = ...,
+        keep: _builtins.int = ...,
+        head: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continues", b"continues", "hash", b"hash", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continues", b"continues", "hash", b"hash", "head", b"head", "keep", b"keep", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Blob: _TypeAlias = Blob  # noqa: Y015
+
+@_typing.final
+class HeldBlob(_message.Message):
+    """A value that a reader has: it is left out of the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HASH_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    hash: _builtins.bytes
+    channel: _builtins.str
+    """The channel that held it when the reader last saw it. If that channel's value has grown since,
+    the answer has only what it grew by: a Blob with keep, which continues this one. Such a blob
+    is no promise: a reader that cannot rebuild it asks for it whole with GetBlobs.
+    """
+    head: _builtins.bytes
+    """What shows that a value continues this one without reading it: its head, and the length of its
+    body. 0: the value is left out, and that is all.
+    """
+    keep: _builtins.int
+    def __init__(
+        self,
+        *,
+        hash: _builtins.bytes = ...,
+        channel: _builtins.str = ...,
+        head: _builtins.bytes = ...,
+        keep: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "hash", b"hash", "head", b"head", "keep", b"keep"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldBlob: _TypeAlias = HeldBlob  # noqa: Y015
 
 @_typing.final
 class Content(_message.Message):
@@ -398,6 +449,7 @@ class Event(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     WRITE_SET_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    PACKED_FIELD_NUMBER: _builtins.int
     checkpoint_ns: _builtins.str
     checkpoint_id: _builtins.str
     task_id: _builtins.str
@@ -411,6 +463,10 @@ class Event(_message.Message):
     digest: _builtins.bytes
     """Optional: 32 bytes over the event's canonical form (docs/reference/encoding.md). Verified
     where it is set.
+    """
+    packed: _builtins.bytes
+    """The event's canonical form, in place of every field but the digest: what is fast to make and
+    to read. The other fields are for clients that would rather not make it.
     """
     @_builtins.property
     def id(self) -> Global___EventId: ...
@@ -441,10 +497,11 @@ class Event(_message.Message):
         checkpoint: Global___Checkpoint | None = ...,
         write_set: Global___WriteSet | None = ...,
         digest: _builtins.bytes = ...,
+        packed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "content", b"content", "header", b"header", "id", b"id", "write_set", b"write_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "checkpoint", b"checkpoint", "checkpoint_id", b"checkpoint_id", "checkpoint_ns", b"checkpoint_ns", "content", b"content", "digest", b"digest", "generation", b"generation", "header", b"header", "hlc", b"hlc", "id", b"id", "task_id", b"task_id", "term", b"term", "write_set", b"write_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "checkpoint", b"checkpoint", "checkpoint_id", b"checkpoint_id", "checkpoint_ns", b"checkpoint_ns", "content", b"content", "digest", b"digest", "generation", b"generation", "header", b"header", "hlc", b"hlc", "id", b"id", "packed", b"packed", "task_id", b"task_id", "term", b"term", "write_set", b"write_set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["checkpoint", "write_set"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015

@@ -17,26 +17,25 @@ from checkpoint_router.core.answers import (
     Session,
     ThreadClock,
 )
-from checkpoint_router.core.records import Typed
 from checkpoint_router.v1 import checkpoint_service_pb2 as calls
 from checkpoint_router.v1 import types_pb2 as pb
+from checkpoint_router.wire.blobs import fill_values, grown_of, values_of
 from checkpoint_router.wire.checks import (
     checked_event_id,
     checked_hash,
     checked_integer,
     checked_name,
+    checked_path,
     checked_size,
     optional_segment,
 )
 from checkpoint_router.wire.events import (
-    checked_path,
     checkpoint_of,
     content_of,
     fill_checkpoint,
     fill_content,
     fill_event_id,
     fill_ranges,
-    fill_value,
     ranges_of,
 )
 
@@ -45,10 +44,6 @@ if TYPE_CHECKING:
 
     PutMessage = calls.PutResponse | calls.PutWritesResponse
     RemovedMessage = calls.DeleteForRunsResponse | calls.PruneResponse
-
-Values = tuple[tuple[bytes, Typed], ...]
-"""Blobs beside an answer: each with its hash."""
-
 
 def clock_of(message: pb.ThreadClock) -> ThreadClock:
     """Where a thread stands."""
@@ -153,19 +148,6 @@ def fill_pending_writes(
         fill_content(message.content, write.content)
 
 
-def values_of(messages: Sequence[pb.Blob]) -> Values:
-    """Blobs beside an answer."""
-    return tuple(
-        (checked_hash("blobs.hash", m.hash), Typed(m.value.type, m.value.data)) for m in messages
-    )
-
-
-def fill_values(messages: "Repeated[pb.Blob]", values: Values) -> None:
-    """Writes `values` into the repeated field `messages`."""
-    for name, value in values:
-        fill_value(messages.add(hash=name).value, value)
-
-
 def read_answer_of(message: calls.GetTupleResponse) -> ReadAnswer:
     """One read."""
     return ReadAnswer(
@@ -173,6 +155,7 @@ def read_answer_of(message: calls.GetTupleResponse) -> ReadAnswer:
         blobs=values_of(message.blobs),
         clock=clock_of(message.clock),
         token=message.token,
+        grown=grown_of(message.blobs),
     )
 
 
@@ -180,7 +163,7 @@ def fill_read_answer(message: calls.GetTupleResponse, answer: ReadAnswer) -> Non
     """Writes `answer` into `message`."""
     if answer.tuple is not None:
         fill_tuple(message.tuple, answer.tuple)
-    fill_values(message.blobs, answer.blobs)
+    fill_values(message.blobs, answer.blobs, answer.grown)
     fill_clock(message.clock, answer.clock)
     message.token = answer.token
 

@@ -41,10 +41,17 @@ def checked_size(what: str, size: int, limit: int, unit: str = "bytes") -> int:
     return size
 
 
+def checked_path(path: str) -> str:
+    """`path` if it is short enough for a task path."""
+    if len(path) * 4 > limits.TASK_PATH_BYTES_MAX:
+        checked_size("task_path", len(path.encode()), limits.TASK_PATH_BYTES_MAX)
+    return path
+
+
 def checked_integer(what: str, value: int) -> int:
     """`value` if storages can keep it."""
-    if value > limits.INTEGER_MAX:
-        raise invalid(what, f"is {value}; the greatest is {limits.INTEGER_MAX}.")
+    if not 0 <= value <= limits.INTEGER_MAX:
+        raise invalid(what, f"is {value}; it may be 0 to {limits.INTEGER_MAX}.")
     return value
 
 

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from checkpoint_router.core import limits
-from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.clock import Ranges, checked_ranges
 from checkpoint_router.core.errors import InvalidArgument
-from checkpoint_router.core.ids import HASH_BYTES, EventId, checked_id
+from checkpoint_router.core.ids import EventId, SegmentId, checked_id
 from checkpoint_router.core.records import (
     BY_VERSION,
     EMPTY,
@@ -27,17 +26,14 @@ from checkpoint_router.core.records import (
     Version,
     WriteRow,
     WriteSet,
+    pack_event,
+    parse_event,
 )
 from checkpoint_router.v1 import types_pb2 as pb
 from checkpoint_router.wire.checks import (
-    checked_event_id,
-    checked_hash,
-    checked_integer,
-    checked_json,
-    checked_name,
-    checked_size,
     invalid,
 )
+from checkpoint_router.wire.event_checks import checked_event
 
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer as Repeated
@@ -48,45 +44,51 @@ _INT64_MIN: Final = -(2**63)
 
 def event_of(message: pb.Event) -> Event:
     """The event in `message`. Raises InvalidArgument or LimitExceeded, naming the field."""
+    return checked_event(_packed_event(message.packed) if message.packed else _event(message))
+
+
+def _packed_event(packed: bytes) -> Event:
+    try:
+        event = parse_event(packed)
+    except ValueError as e:
+        raise invalid("event.packed", f"is no event: {e}.") from None
+    if pack_event(event) != packed:
+        raise invalid(
+            "event.packed", "is not the canonical form of its event (docs/reference/encoding.md)."
+        )
+    return event
+
+
+def _event(message: pb.Event) -> Event:
     kind = message.WhichOneof("content")
     content: Checkpoint | WriteSet
     if kind == "checkpoint":
         content = checkpoint_of(message.checkpoint)
-        if message.task_id:
-            raise invalid("event.task_id", "is set for a checkpoint, which belongs to no task.")
-        task_id = ""
     elif kind == "write_set":
-        content = write_set_of(message.write_set)
-        task_id = checked_name("event.task_id", message.task_id, empty=True)
+        content = _write_set_of(message.write_set)
     else:
         raise invalid("event.content", "is no checkpoint and no write set.")
-    if not message.generation:
-        raise invalid("event.generation", "is 0; generations count from 1.")
     return Event(
-        id=checked_event_id(message.id),
-        ns=checked_name("event.checkpoint_ns", message.checkpoint_ns, empty=True),
-        checkpoint_id=checked_name("event.checkpoint_id", message.checkpoint_id),
-        task_id=task_id,
-        gen=checked_integer("event.generation", message.generation),
-        term=checked_integer("event.term", message.term),
-        hlc=checked_integer("event.hlc", message.hlc),
-        after=ranges_of(message.after, "event.after"),
+        id=EventId(SegmentId(message.id.segment), message.id.index),
+        ns=message.checkpoint_ns,
+        checkpoint_id=message.checkpoint_id,
+        task_id=message.task_id,
+        gen=message.generation,
+        term=message.term,
+        hlc=message.hlc,
+        after=tuple((m.first, m.last) for m in message.after),
         header=_header_of(message.header) if message.HasField("header") else None,
         content=content,
     )
 
 
-def fill_event(message: pb.Event, event: Event, digest: bytes | None = None) -> None:
-    """Writes `event` into `message`. Raises InvalidArgument for what has no form there."""
+def packed_event(event: Event) -> bytes:
+    """The canonical bytes of `event`. Raises InvalidArgument, naming what has no form there."""
     try:
-        _fill_event(message, event)
-    except (UnicodeEncodeError, ValueError, TypeError) as e:
-        if isinstance(e, InvalidArgument):
-            raise
+        return pack_event(event)
+    except (UnicodeEncodeError, OverflowError, TypeError) as e:
         _explain(event)
         raise InvalidArgument(f"the event cannot be encoded: {e}", field="event") from None
-    if digest is not None:
-        message.digest = digest
 
 
 def digest_of(message: pb.Event) -> bytes | None:
@@ -100,29 +102,21 @@ def digest_of(message: pb.Event) -> bytes | None:
 
 
 def checkpoint_of(message: pb.Checkpoint) -> Checkpoint:
-    """The checkpoint in `message`."""
+    """The checkpoint in `message`, as it stands there."""
     body = message.body
-    checked_size("checkpoint.body", len(body.data), limits.BODY_BYTES_MAX)
-    checked_size("checkpoint.body.type", len(body.type), limits.TYPE_BYTES_MAX)
-    entries = message.manifest
-    checked_size("checkpoint.manifest", len(entries), limits.MANIFEST_ENTRIES_MAX, "channels")
     manifest = []
-    for entry in entries:
+    for entry in message.manifest:
         content, version = entry.content, entry.version
         blob, text = content.blob, version.text
         manifest.append(
             ChannelEntry(
-                checked_name("manifest.channel", entry.channel, empty=True),
-                text if 0 < len(text) <= limits.TYPE_BYTES_MAX else _version_of(version),
-                Blob(blob) if len(blob) == HASH_BYTES else _content_of(content, "manifest"),
+                entry.channel,
+                text or _version_of(version),
+                Blob(blob) if blob else _content_of(content, "manifest"),
             )
         )
-    if len({e.channel for e in manifest}) != len(manifest):
-        raise invalid("checkpoint.manifest", "names a channel twice.")
     return Checkpoint(
-        parent_id=checked_name("parent_id", message.parent_id, empty=True)
-        if message.HasField("parent_id")
-        else None,
+        parent_id=message.parent_id if message.HasField("parent_id") else None,
         body=Typed(body.type, body.data),
         manifest=tuple(manifest),
         metadata=metadata_of(message.metadata),
@@ -150,59 +144,17 @@ def fill_checkpoint(message: pb.Checkpoint, checkpoint: Checkpoint) -> None:
     fill_metadata(message.metadata, checkpoint.metadata)
 
 
-def write_set_of(message: pb.WriteSet) -> WriteSet:
-    """The write set in `message`."""
-    rows = message.rows
-    checked_size("write_set.rows", len(rows), limits.WRITE_ROWS_MAX, "rows")
-    return WriteSet(
-        task_path=checked_path(message.task_path),
-        rows=tuple(
-            WriteRow(
-                row.index,
-                checked_name("rows.channel", row.channel, empty=True),
-                content_of(row.content, "rows"),
-            )
-            for row in rows
-        ),
-    )
-
-
-def fill_write_set(message: pb.WriteSet, write_set: WriteSet) -> None:
-    """Writes `write_set` into `message`, also where it is empty."""
-    message.SetInParent()
-    message.task_path = write_set.task_path
-    add = message.rows.add
-    for row in write_set.rows:
-        fill_content(add(index=row.idx, channel=row.channel).content, row.content)
-
-
-def checked_path(path: str) -> str:
-    """`path` if it is short enough for a task path."""
-    if len(path) * 4 > limits.TASK_PATH_BYTES_MAX:
-        checked_size("task_path", len(path.encode()), limits.TASK_PATH_BYTES_MAX)
-    return path
-
-
 def metadata_of(entries: Sequence[pb.MetadataEntry]) -> tuple[MetadataEntry, ...]:
-    """The metadata in `entries`."""
+    """The metadata in `entries`, as it stands there."""
     out = []
-    size = 0
     for entry in entries:
         key, text = entry.key, entry.json
         if text or entry.WhichOneof("value") == "json":
-            size += len(text)
-            out.append(MetadataEntry(key, checked_json("metadata.json", text)))
+            out.append(MetadataEntry(key, text))
         elif entry.HasField("opaque"):
-            value = entry.opaque
-            size += len(value.data)
-            checked_size("metadata.type", len(value.type), limits.TYPE_BYTES_MAX)
-            out.append(MetadataEntry(key, Typed(value.type, value.data)))
+            out.append(MetadataEntry(key, Typed(entry.opaque.type, entry.opaque.data)))
         else:
             raise invalid("metadata.value", "has no kind that is known here.")
-        size += len(key)
-    checked_size("metadata", size, limits.METADATA_BYTES_MAX)
-    if len({m.key for m in out}) != len(out):
-        raise invalid("metadata", "names a key twice.")
     return tuple(out)
 
 
@@ -221,7 +173,7 @@ def fill_metadata(
 def content_of(message: pb.Content, what: str) -> Content:
     """What a channel holds, or a write wrote."""
     blob = message.blob
-    return Blob(blob) if len(blob) == HASH_BYTES else _content_of(message, what)
+    return Blob(blob) if blob else _content_of(message, what)
 
 
 def fill_content(message: pb.Content, content: Content) -> None:
@@ -244,33 +196,6 @@ def fill_value(message: pb.Value, value: Typed) -> None:
     message.data = value.data
 
 
-def blobs_of(messages: Sequence[pb.Blob]) -> tuple[NewBlob, ...]:
-    """The blobs that ride in a request. Whether a hash is that of its value is not asked here."""
-    checked_size("blobs", len(messages), limits.BLOBS_PER_CALL_MAX, "blobs")
-    out = []
-    for message in messages:
-        value, continues = message.value, message.continues
-        checked_size("blobs.value", len(value.data), limits.BLOB_BYTES_MAX)
-        checked_size("blobs.value.type", len(value.type), limits.TYPE_BYTES_MAX)
-        out.append(
-            NewBlob(
-                hash=checked_hash("blobs.hash", message.hash),
-                value=Typed(value.type, value.data),
-                continues=checked_hash("blobs.continues", continues) if continues else None,
-            )
-        )
-    return tuple(out)
-
-
-def fill_blobs(messages: "Repeated[pb.Blob]", blobs: Iterable[NewBlob]) -> None:
-    """Writes `blobs` into the repeated field `messages`."""
-    for blob in blobs:
-        message = messages.add(hash=blob.hash)
-        fill_value(message.value, blob.value)
-        if blob.continues is not None:
-            message.continues = blob.continues
-
-
 def ranges_of(messages: Sequence[pb.IndexRange], what: str) -> Ranges:
     """The index ranges in `messages`."""
     return checked_ranges([(m.first, m.last) for m in messages], what=what) if messages else ()
@@ -288,54 +213,43 @@ def fill_event_id(message: pb.EventId, event: EventId) -> None:
     message.index = event.index
 
 
-def _fill_event(message: pb.Event, event: Event) -> None:
-    fill_event_id(message.id, event.id)
-    message.checkpoint_ns = event.ns
-    message.checkpoint_id = event.checkpoint_id
-    message.task_id = event.task_id
-    message.generation = event.gen
-    message.term = event.term
-    message.hlc = event.hlc
-    if event.after:
-        fill_ranges(message.after, event.after)
-    if event.header is not None:
-        message.header.token = event.header.token
-        for given_up in event.header.gives_up:
-            fill_event_id(message.header.gives_up.add(), given_up)
-    if isinstance(event.content, Checkpoint):
-        fill_checkpoint(message.checkpoint, event.content)
-    else:
-        fill_write_set(message.write_set, event.content)
-
-
 def _explain(event: Event) -> None:
     # The encoder says what it could not encode, not where it was: look for it among the names.
     content = event.content
     checked_id("checkpoint_ns", event.ns, empty=True)
     checked_id("checkpoint_id", event.checkpoint_id)
     checked_id("task_id", event.task_id, empty=True)
-    parts = content.manifest if isinstance(content, Checkpoint) else content.rows
-    for part in parts:
-        checked_id("channel", part.channel, empty=True)
-    if isinstance(content, Checkpoint):
-        checked_id("parent_id", content.parent_id or "", empty=True)
-        for entry in content.metadata:
-            checked_id("metadata key", entry.key, empty=True)
+    if isinstance(content, WriteSet):
+        for row in content.rows:
+            checked_id("channel", row.channel, empty=True)
+        return
+    checked_id("parent_id", content.parent_id or "", empty=True)
+    for line in content.manifest:
+        checked_id("channel", line.channel, empty=True)
+    for entry in content.metadata:
+        checked_id("metadata key", entry.key, empty=True)
+
+
+def _write_set_of(message: pb.WriteSet) -> WriteSet:
+    return WriteSet(
+        task_path=message.task_path,
+        rows=tuple(
+            WriteRow(row.index, row.channel, content_of(row.content, "rows"))
+            for row in message.rows
+        ),
+    )
 
 
 def _header_of(message: pb.Header) -> Header:
-    checked_size("event.header.token", len(message.token), limits.TOKEN_BYTES_MAX)
-    checked_size("event.header.gives_up", len(message.gives_up), limits.GIVEN_UP_MAX, "events")
     return Header(
         token=message.token,
-        gives_up=tuple(checked_event_id(m, "event.header.gives_up") for m in message.gives_up),
+        gives_up=tuple(EventId(SegmentId(m.segment), m.index) for m in message.gives_up),
     )
 
 
 def _version_of(message: pb.Version) -> Version:
     match message.WhichOneof("kind"):
         case "text":
-            checked_size("manifest.version", len(message.text), limits.TYPE_BYTES_MAX, "characters")
             return message.text
         case "integer":
             return message.integer
@@ -371,12 +285,9 @@ def _fill_version(message: pb.Version, version: Version, channel: str) -> None:
 def _content_of(message: pb.Content, what: str) -> Content:
     match message.WhichOneof("kind"):
         case "inline":
-            value = message.inline
-            checked_size(f"{what}.inline", len(value.data), limits.INLINE_BYTES_MAX)
-            checked_size(f"{what}.inline.type", len(value.type), limits.TYPE_BYTES_MAX)
-            return Typed(value.type, value.data)
+            return Typed(message.inline.type, message.inline.data)
         case "blob":
-            return Blob(checked_hash(f"{what}.blob", message.blob))
+            return Blob(message.blob)
         case "empty" if message.empty:
             return EMPTY
         case "by_version" if message.by_version:

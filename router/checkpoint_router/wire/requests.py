@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import (
+    Growth,
+    Held,
     ListQuery,
     MetadataFilter,
     NewBlob,
@@ -16,6 +18,7 @@ from checkpoint_router.core.ids import ThreadKey, checked_tenant
 from checkpoint_router.core.records import Event, Kind
 from checkpoint_router.v1 import checkpoint_service_pb2 as calls
 from checkpoint_router.wire.answers import fill_session, session_of
+from checkpoint_router.wire.blobs import blobs_of, fill_blobs, fill_held, held_of, whole_blobs_of
 from checkpoint_router.wire.checks import (
     checked_hash,
     checked_json,
@@ -25,11 +28,8 @@ from checkpoint_router.wire.checks import (
     invalid,
 )
 from checkpoint_router.wire.events import (
-    blobs_of,
     digest_of,
     event_of,
-    fill_blobs,
-    fill_event,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def fill_thread(message: "OneThread", thread: ThreadKey) -> None:
 
 def put_of(
     message: "PutMessage", kind: Kind
-) -> tuple[ThreadKey, Event, bytes | None, tuple[NewBlob, ...]]:
+) -> tuple[ThreadKey, Event, bytes | None, tuple[NewBlob | Growth, ...]]:
     """Thread, event, digest and blobs of a put of that kind."""
     event = event_of(message.event)
     if event.kind is not kind:
@@ -76,13 +76,15 @@ def put_of(
 def fill_put(
     message: "PutMessage",
     thread: ThreadKey,
-    event: Event,
-    digest: bytes | None,
+    packed: bytes,
+    digest: bytes,
     blobs: Iterable[NewBlob],
 ) -> None:
-    """Writes a put into `message`: a PutRequest for a checkpoint, else a PutWritesRequest."""
+    """Writes a put of a packed event into `message`: a PutRequest for a checkpoint, else a
+    PutWritesRequest."""
     fill_thread(message, thread)
-    fill_event(message.event, event, digest)
+    message.event.packed = packed
+    message.event.digest = digest
     fill_blobs(message.blobs, blobs)
 
 
@@ -90,7 +92,7 @@ def put_blobs_of(message: calls.PutBlobsRequest) -> tuple[ThreadKey, int, tuple[
     """Thread, generation and blobs."""
     if not 0 < message.generation <= limits.INTEGER_MAX:
         raise invalid("generation", f"is {message.generation}; generations count from 1.")
-    return thread_of(message), message.generation, blobs_of(message.blobs)
+    return thread_of(message), message.generation, whole_blobs_of(message.blobs)
 
 
 def fill_put_blobs(
@@ -128,15 +130,16 @@ def optional_id(what: str, value: str) -> str | None:
 
 def get_tuple_of(
     message: calls.GetTupleRequest,
-) -> tuple[ThreadKey, str, str | None, Session | None, bool]:
-    """Thread, namespace, checkpoint id (None: the newest), session, and whether blobs are
-    wanted beside the tuple."""
+) -> tuple[ThreadKey, str, str | None, Session | None, bool, tuple[Held, ...]]:
+    """Thread, namespace, checkpoint id (None: the newest), session, whether blobs are wanted
+    beside the tuple, and which of them the reader has."""
     return (
         thread_of(message),
         checked_name("checkpoint_ns", message.checkpoint_ns, empty=True),
         optional_id("checkpoint_id", message.checkpoint_id),
         optional_session_of(message),
         not message.without_blobs,
+        held_of(message.held),
     )
 
 
@@ -148,12 +151,14 @@ def fill_get_tuple(
     session: Session | None,
     *,
     with_blobs: bool = True,
+    held: Iterable[Held] = (),
 ) -> None:
     """Writes a read into `message`."""
     fill_thread(message, thread)
     message.checkpoint_ns = ns
     message.checkpoint_id = checkpoint_id or ""
     message.without_blobs = not with_blobs
+    fill_held(message.held, held)
     if session is not None:
         fill_session(message.session, session)
 
@@ -180,6 +185,7 @@ def list_query_of(message: calls.ListTuplesRequest) -> ListQuery:
         session=session,
         losers=message.losers,
         with_blobs=not message.without_blobs,
+        held=tuple(message.held[: limits.HELD_MAX]),
     )
 
 
@@ -203,6 +209,7 @@ def fill_list_query(message: calls.ListTuplesRequest, query: ListQuery) -> None:
     message.cursor = query.cursor
     message.losers = query.losers
     message.without_blobs = not query.with_blobs
+    message.held.extend(query.held)
     if query.session is not None:
         fill_session(message.session, query.session)
 

@@ -12,10 +12,12 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import structs
+
 from checkpoint_router.backends.cassandra import values
 from checkpoint_router.backends.cassandra.place import Logged, State
 from checkpoint_router.backends.cassandra.session import Row, Session
-from checkpoint_router.backends.cassandra.statements import BLOB, ERASED, LOG, RECORD, VOID, Name
+from checkpoint_router.backends.cassandra.statements import ERASED, LOG, RECORD, VOID, Name
 from checkpoint_router.backends.cassandra.values import key_of
 from checkpoint_router.core.ids import HASH_BYTES, Dot, EventId, ThreadKey
 from checkpoint_router.core.records import unpack_entry
@@ -126,7 +128,7 @@ async def _there(look: _Look, tail: Sequence[Logged], erased: set[bytes]) -> lis
     of = (look.session, look.thread, look.gen)
     records, news = await asyncio.gather(
         values.first_pieces(*of, RECORD, [key_of(row.entry.id) for row in live]),
-        values.first_pieces(*of, BLOB, [h for row in live for h in row.news]),
+        values.arrived(*of, [h for row in live for h in row.news], tails=True),
     )
     lacking = {
         row.dot.actor
@@ -162,7 +164,7 @@ def _folded(rows: Sequence[Logged], erased: set[bytes]) -> tuple[Logged, ...]:
         if other is None or row.entry.digest < other.entry.digest:
             chosen[row.entry.id] = row
     return tuple(
-        replace(row, entry=replace(row.entry, erased=True)) if key_of(id) in erased else row
+        replace(row, entry=structs.replace(row.entry, erased=True)) if key_of(id) in erased else row
         for id, row in chosen.items()
     )
 

@@ -12,9 +12,8 @@ one, and a router that dies in the middle of one leaves nothing to clear up.
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import ormsgpack
+import msgspec
 
 from checkpoint_router.backends.cassandra import index, values
 from checkpoint_router.backends.cassandra.fences import Fences
@@ -28,6 +27,7 @@ from checkpoint_router.backends.cassandra.statements import (
     RECORD,
     REMOVED,
     ROW,
+    SEGMENT,
     Name,
 )
 from checkpoint_router.core.errors import DataLoss
@@ -38,8 +38,7 @@ _ROWS: int = 200
 """Removals in one request."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
+class Intent(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A removal that was begun."""
 
     operation: bytes
@@ -50,29 +49,21 @@ class Intent:
     events: tuple[bytes, ...] = ()
     """Keys of what a prune takes."""
     copies: tuple[tuple[bytes, int, int], ...] = ()
-    """(hash, size, writer) of the copies of values that it takes: none that comes later."""
+    """(hash, size, writer) of the copies of values that it takes: none that comes later. One that
+    grew has no pieces, and no size here."""
+    logs: tuple[bytes, ...] = ()
+    """Append logs that go with them."""
     stored: int = 0
     """Events that whoever wants to prune has seen."""
     nonce: bytes
     """Tells it from every other that wants the same."""
 
     def pack(self) -> bytes:
-        return ormsgpack.packb(
-            (self.operation, self.gen, self.next, self.events, self.copies, self.stored, self.nonce)
-        )
+        return msgspec.msgpack.encode(self)
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Intent":
-        operation, gen, next, events, copies, stored, nonce = ormsgpack.unpackb(packed)
-        return cls(
-            operation=operation,
-            gen=gen,
-            next=next,
-            events=tuple(events),
-            copies=tuple((hash, size, writer) for hash, size, writer in copies),
-            stored=stored,
-            nonce=nonce,
-        )
+        return msgspec.msgpack.decode(packed, type=cls)
 
 
 class Removal:
@@ -123,13 +114,15 @@ class Removal:
                 return True
             if state.live != erase.gen or await self._stored(thread, state) > erase.stored:
                 return False
-            copies = await values.first_keys(self._session, thread, erase.gen, erase.blobs)
+            copies = await values.copies(self._session, thread, erase.gen, erase.blobs)
+            logs = await values.dead_logs(self._session, thread, erase.gen, copies)
             intent = Intent(
                 operation=erase.operation,
                 gen=erase.gen,
                 next=erase.gen,
                 events=tuple(values.key_of(e) for e in erase.events),
-                copies=tuple(copies),
+                copies=tuple((c.hash, 0 if c.path else c.size, c.writer) for c in copies),
+                logs=logs,
                 stored=erase.stored,
                 nonce=secrets.token_bytes(8),
             )
@@ -196,5 +189,11 @@ class Removal:
                 (Name.REMOVE_PIECE, (REMOVED, *of, BLOB, hash, n, writer))
                 for n in range(1 + max(0, size - 1) // values.PIECE_BYTES)
             ]
+        await self._together(rows)
+        # After the values that stood in them: who finds bytes gone looks whether the value is.
+        logs = [(Name.REMOVE_KEY, (REMOVED, *of, SEGMENT, key)) for key in intent.logs]
+        await self._together(logs)
+
+    async def _together(self, rows: Sequence[Change]) -> None:
         for at in range(0, len(rows), _ROWS):
             await self._session.together(rows[at : at + _ROWS])

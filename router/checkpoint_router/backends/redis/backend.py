@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from msgspec import structs
+
 from checkpoint_router.backends.redis import facts, layout, values
 from checkpoint_router.backends.redis.link import DELETE, ERASE, IMAGE, READ, Link
 from checkpoint_router.backends.redis.listing import Listing
@@ -273,7 +275,7 @@ class RedisStorage:
 def _entry(thread: ThreadKey, row: bytes) -> Entry:
     dot = f"{row[1:9].hex()}/{int.from_bytes(row[9:_ENTRY_HEAD], 'big')}"
     entry = unpack_entry(open_envelope(row[_ENTRY_HEAD:], thread, f"index entry {dot}"))
-    return replace(entry, erased=True) if row[:1] == b"\1" else entry
+    return structs.replace(entry, erased=True) if row[:1] == b"\1" else entry
 
 
 def _record(thread: ThreadKey, id: EventId, row: bytes) -> bytes:

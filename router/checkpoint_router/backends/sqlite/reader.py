@@ -6,7 +6,8 @@ file; every record is verified before it is given back.
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+
+from msgspec import structs
 
 from checkpoint_router.backends.sqlite import values
 from checkpoint_router.backends.sqlite.faults import naming
@@ -60,7 +61,7 @@ def _entry(
         seg, idx = conn.execute("SELECT seg, idx FROM event WHERE id = ?", (row,)).fetchone()
         id = EventId(SegmentId(seg), idx)
         raise lost(thread, f"index entry of event {id}", "it fails its checksum") from None
-    return replace(entry, erased=True) if erased else entry
+    return structs.replace(entry, erased=True) if erased else entry
 
 
 def events(
