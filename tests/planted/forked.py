@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 from checkpoint_router.client import sessions
 from checkpoint_router.client.arguments import names_of
+from checkpoint_router.client.cache import Cache
 from checkpoint_router.core.answers import ThreadClock
 from tests.saver.shapes import conf
 
@@ -18,7 +19,7 @@ def main(plant: str) -> None:
     if plant == "blind":
         everywhere_the_same = SimpleNamespace(getpid=lambda: 1, urandom=os.urandom)
         vars(sessions)["os"] = everywhere_the_same
-    known = sessions.Sessions()
+    known = sessions.Sessions(Cache(0))
     clock = ThreadClock(gen=1, hlc=1, term=0, epoch=1)
     run = known.opened(names_of(conf("t")), b"token", clock)
     known.bind(run, "", "c")

@@ -359,7 +359,8 @@ def beside(
 ) -> Callable[..., None]:
     """Plans what another saver does once this one's read was answered, and before it fetches the
     values that did not fit beside the answer. Real calls on a real router; only their order is
-    held, which cannot be had otherwise."""
+    held, which cannot be had otherwise. The one that reads has no cache, and so must fetch."""
+    calls.saver = make_saver(cache_bytes=0)
     other, links = make_saver(), calls.saver._links  # type: ignore[attr-defined]
     plain, aplain = links.call, links.acall
     planned: list[Callable[[BaseCheckpointSaver[Any]], None]] = []

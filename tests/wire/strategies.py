@@ -9,6 +9,8 @@ from checkpoint_router.core.answers import (
     CheckpointTuple,
     DeltaAnswer,
     DeltaHistory,
+    Growth,
+    Held,
     Listed,
     ListQuery,
     MetadataFilter,
@@ -108,6 +110,18 @@ def events(draw: st.DrawFn) -> Event:
     )
 
 
+held = st.lists(
+    st.builds(Held, hash=hashes, channel=texts, head=payloads, keep=small), max_size=3
+).map(tuple)
+growths = st.builds(
+    Growth,
+    hash=hashes,
+    tag=texts,
+    base=hashes,
+    keep=st.integers(1, 2**20),
+    head=st.binary(max_size=5),
+    tail=payloads,
+)
 new_blobs = st.lists(
     st.builds(NewBlob, hash=hashes, value=typed, continues=st.none() | hashes), max_size=3
 ).map(tuple)
@@ -141,7 +155,12 @@ tuples = st.builds(
 )
 values = st.lists(st.tuples(hashes, typed), max_size=3).map(tuple)
 read_answers = st.builds(
-    ReadAnswer, tuple=st.none() | tuples, blobs=values, clock=clocks, token=payloads
+    ReadAnswer,
+    tuple=st.none() | tuples,
+    blobs=values,
+    grown=st.lists(growths, max_size=2).map(tuple),
+    clock=clocks,
+    token=payloads,
 )
 pages = st.builds(
     Page,
@@ -181,6 +200,7 @@ def list_queries(draw: st.DrawFn) -> ListQuery:
         session=None if thread is None else draw(st.none() | sessions),
         losers=draw(st.booleans()),
         with_blobs=draw(st.booleans()),
+        held=() if thread is None else draw(st.lists(hashes, max_size=3).map(tuple)),
     )
 
 

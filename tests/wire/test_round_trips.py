@@ -72,14 +72,16 @@ def test_a_question_for_blobs_comes_back_as_it_was(asked: Any) -> None:
     st.none() | some.ids,
     st.none() | some.sessions,
     st.booleans(),
+    some.held,
 )
 def test_a_read_comes_back_as_it_was(
-    thread: Any, ns: str, checkpoint_id: str | None, session: Any, with_blobs: bool
+    thread: Any, ns: str, checkpoint_id: str | None, session: Any, with_blobs: bool, held: Any
 ) -> None:
     message = calls.GetTupleRequest()
-    requests.fill_get_tuple(message, thread, ns, checkpoint_id, session, with_blobs=with_blobs)
+    asked = (thread, ns, checkpoint_id, session)
+    requests.fill_get_tuple(message, *asked, with_blobs=with_blobs, held=held)
     arrived = calls.GetTupleRequest.FromString(message.SerializeToString())
-    assert requests.get_tuple_of(arrived) == (thread, ns, checkpoint_id, session, with_blobs)
+    assert requests.get_tuple_of(arrived) == (*asked, with_blobs, held)
 
 
 @given(some.list_queries())

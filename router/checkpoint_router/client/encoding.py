@@ -9,7 +9,7 @@ nowhere: clones of a saver have another one.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
@@ -66,6 +66,10 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _PLAIN: Final = (str, int, float, bool, type(None))
 
 
+Name = Callable[[Typed, bytes | None], NewBlob]
+"""Names a value, which is believed to continue the one of that name."""
+
+
 class Encoded(NamedTuple):
     """A record, and the values that it names and that the router may not have."""
 
@@ -81,9 +85,10 @@ def encode_checkpoint(
     new_versions: Mapping[str, Any],
     names: Names,
     known: Run | None,
+    name: Name,
 ) -> Encoded:
-    """The record of a checkpoint, with what `known` remembers of its channels. Raises
-    SerialisationError, InvalidArgument, LimitExceeded."""
+    """The record of a checkpoint, with what `known` remembers of its channels, and its values as
+    `name` names them. Raises SerialisationError, InvalidArgument, LimitExceeded."""
     values = _part(checkpoint, "channel_values")
     versions = _part(checkpoint, "channel_versions")
     checked_mapping("new_versions", new_versions)
@@ -93,7 +98,9 @@ def encode_checkpoint(
     def named(channel: str) -> Content:
         where = f"channel {channel!r}"
         previous = None if known is None else known.previous(names.ns, channel)
-        content, blob = _content(serde, values[channel], where, _MANIFEST_INLINE_BYTES, previous)
+        content, blob = _content(
+            serde, values[channel], where, _MANIFEST_INLINE_BYTES, previous, name
+        )
         if blob is not None:
             blobs.append(blob)
         return content
@@ -137,7 +144,7 @@ def encode_writes(
     blobs: list[NewBlob] = []
     for at, (channel, value) in enumerate(writes):
         where = f"write {at} to channel {channel!r}"
-        content, blob = _content(serde, value, where, _WRITES_INLINE_BYTES, None)
+        content, blob = _content(serde, value, where, _WRITES_INLINE_BYTES, None, _named)
         if blob is not None:
             blobs.append(blob)
         checked_id("channel", channel, empty=True)
@@ -271,8 +278,17 @@ def is_json(value: Any) -> bool:
     return False
 
 
+def _named(value: Typed, continues: bytes | None) -> NewBlob:
+    return NewBlob(hash=blob_hash(value.tag, value.data), value=value, continues=continues)
+
+
 def _content(
-    serde: SerializerProtocol, value: Any, where: str, inline_bytes: int, continues: bytes | None
+    serde: SerializerProtocol,
+    value: Any,
+    where: str,
+    inline_bytes: int,
+    continues: bytes | None,
+    name: Name,
 ) -> tuple[Content, NewBlob | None]:
     typed = _typed(serde, value, where)
     if len(typed.data) <= inline_bytes:
@@ -284,8 +300,8 @@ def _content(
             f"their addresses in the state.",
             field=where,
         )
-    name = blob_hash(typed.tag, typed.data)
-    return Blob(name), NewBlob(hash=name, value=typed, continues=continues)
+    blob = name(typed, continues)
+    return Blob(blob.hash), blob
 
 
 def _typed(serde: SerializerProtocol, value: Any, where: str) -> Typed:

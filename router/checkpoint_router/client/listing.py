@@ -17,6 +17,7 @@ from checkpoint_router.client.encoding import encode_filters
 from checkpoint_router.client.operations import Operation, call
 from checkpoint_router.client.reading import Blobs, Reading
 from checkpoint_router.core import answers as core
+from checkpoint_router.core import limits
 from checkpoint_router.v1 import checkpoint_service_pb2 as pb
 from checkpoint_router.wire import answers, requests
 
@@ -56,12 +57,17 @@ class Listing:
         """The next page's tuples; None at the end."""
         if self._query is None or self._left == 0:
             return None
-        query = replace(self._query, limit=self._left)
+        cache, name = self._reading.sessions.cache, self._query.thread
+        # Held here while the page is on its way, so that making room takes none of them.
+        have = {} if name is None else cache.some(name, limits.HELD_MAX)
+        query = replace(self._query, limit=self._left, held=tuple(have))
         asked = call("list_tuples", pb.ListTuplesRequest(), requests.fill_list_query, query)
 
         def once() -> Operation[tuple[core.Page, Blobs]]:
             page = answers.page_of((yield asked))
-            blobs = dict(page.blobs)
+            blobs = have | dict(page.blobs)
+            if name is not None:
+                cache.add(name, page.blobs)
             by_thread: dict[str, list[core.CheckpointTuple]] = {}
             for one in page.listed:
                 by_thread.setdefault(one.thread, []).append(one.tuple)

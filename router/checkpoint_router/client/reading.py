@@ -12,12 +12,13 @@ from checkpoint_router.client.arguments import Names, checked_list, names_of
 from checkpoint_router.client.operations import Operation, call
 from checkpoint_router.client.sessions import Run, Sessions
 from checkpoint_router.core import answers as core
-from checkpoint_router.core import limits
+from checkpoint_router.core import growing, limits
 from checkpoint_router.core.errors import DataLoss, Stale, ThreadDeleted, TokenInvalid, Unavailable
 from checkpoint_router.core.ids import ThreadKey, checked_id, checked_tenant
 from checkpoint_router.core.records import Blob, Content, Typed
 from checkpoint_router.v1 import checkpoint_service_pb2 as pb
 from checkpoint_router.wire import answers, requests
+from checkpoint_router.wire import blobs as wire_blobs
 
 T = TypeVar("T")
 
@@ -48,9 +49,9 @@ class Reading:
         names = names_of(config)
 
         def once() -> Operation[tuple[core.ReadAnswer, Blobs]]:
-            answer = yield from self._read(names, with_blobs=True)
+            answer, blobs = yield from self._read(names, with_blobs=True)
             found = () if answer.tuple is None else (answer.tuple,)
-            return answer, (yield from self.complete(names.thread, found, dict(answer.blobs)))
+            return answer, (yield from self.complete(names.thread, found, blobs))
 
         answer, blobs = yield from self.steadily(once)
         run = self.sessions.opened(names, answer.token, answer.clock)
@@ -85,19 +86,21 @@ class Reading:
         plain = names._replace(checkpoint_id=None)
         memory = self.sessions.thread(names.thread)
         before = memory.last
-        answer = yield from self._read(plain, with_blobs=False)
+        answer, _ = yield from self._read(plain, with_blobs=False)
         # Another call that had to read first, meanwhile, has made the run of both.
         opened = memory.last
         if opened is None or opened is before or opened.by_id:
             opened = self.sessions.run_of_write(names)
         return opened or self.sessions.opened(plain, answer.token, answer.clock)
 
-    def _read(self, names: Names, *, with_blobs: bool) -> Operation[core.ReadAnswer]:
+    def _read(self, names: Names, *, with_blobs: bool) -> Operation[tuple[core.ReadAnswer, Blobs]]:
         inside = self.sessions.run_of_read(names)
         guard = self.sessions.guard(names) if inside is None else None
         try:
             return (yield from self._read_as(names, inside or guard, inside, with_blobs))
         except (*USELESS, ThreadDeleted) as e:
+            if isinstance(e, ThreadDeleted):
+                self.sessions.cache.forget(names.thread)
             if guard is None:
                 raise
             # A token that is merely remembered must not stand in the way for ever.
@@ -109,14 +112,32 @@ class Reading:
 
     def _read_as(
         self, names: Names, run: Run | None, inside: Run | None, with_blobs: bool
-    ) -> Operation[core.ReadAnswer]:
+    ) -> Operation[tuple[core.ReadAnswer, Blobs]]:
+        """An answer, with those of its values that it has, that the cache has, or both."""
         session = None if run is None else run.session(inside=inside is not None)
-        answer = yield call(
+        # Held here while the call is on its way, so that making room takes none of them.
+        held = self._held(names, run) if with_blobs and run is not None else {}
+        answered = yield call(
             "get_tuple", pb.GetTupleRequest(), requests.fill_get_tuple,
             self.thread(names.thread), names.ns, names.checkpoint_id, session,
-            with_blobs=with_blobs,
+            with_blobs=with_blobs, held=[growing.held(c, v) for c, v in held.items()],
         )  # fmt: skip
-        return answers.read_answer_of(answer)
+        answer = answers.read_answer_of(answered)
+        self.sessions.cache.add(names.thread, answer.blobs)
+        blobs = {v.hash: v.value for v in held.values()}
+        for growth in answer.grown:
+            base = next((v for v in held.values() if v.hash == growth.base), None)
+            made = None if base is None else growing.rebuilt(growth, base)
+            if made is not None:  # else it is fetched, as if nothing had been said of it
+                self.sessions.cache.learn(names.thread, made, growth.base)
+                blobs[made.hash] = made.value
+        return answer, blobs | dict(answer.blobs)
+
+    def _held(self, names: Names, run: Run) -> dict[str, growing.Named]:
+        """Values by channel: those that the run knows and the cache has."""
+        cache, known = self.sessions.cache, run.held(names.ns)[: limits.HELD_MAX]
+        found = ((channel, cache.get(names.thread, hash)) for channel, hash in known)
+        return {channel: named for channel, named in found if named is not None}
 
     # What listing shares with reading -------------------------------------------------
 
@@ -153,9 +174,10 @@ class Reading:
                 "get_blobs", pb.GetBlobsRequest(), requests.fill_get_blobs,
                 self.thread(thread), wanted[: limits.BLOBS_PER_CALL_MAX],
             )  # fmt: skip
-            fetched = dict(answers.values_of(answer.blobs))
+            fetched = dict(wire_blobs.values_of(answer.blobs))
             if not fetched:
                 raise DataLoss(f"the router has no value {wanted[0].hex()} of thread {thread!r}.")
+            self.sessions.cache.add(thread, fetched.items())
             blobs |= fetched
         return blobs
 

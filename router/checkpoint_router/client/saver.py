@@ -1,6 +1,6 @@
 """`RouterSaver`: a LangGraph checkpointer whose checkpoints live behind a router.
 
-Owner of the state: links, sessions and operations, shared by all clones of a saver; the
+Owner of the state: links, sessions and cache, shared by all clones of a saver; the
 serialiser is each clone's own and is looked up at every call. The sync and the async half drive
 the same operations, each with links of its own, and neither ever waits for the other.
 """
@@ -20,6 +20,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from checkpoint_router.client.cache import Cache
 from checkpoint_router.client.links import Links
 from checkpoint_router.client.listing import Listing
 from checkpoint_router.client.operations import Call, Done, Operation, answered, begin, failed
@@ -53,14 +54,16 @@ class RouterSaver(BaseCheckpointSaver[str]):
         tenant: str | None = None,
         serde: SerializerProtocol | None = None,
         timeout_seconds: float = limits.DEADLINE_SECONDS_DEFAULT,
+        cache_bytes: int = limits.CACHE_BYTES_DEFAULT,
     ) -> None:
         """`target` is `router://host:port[,host:port…][?tenant=name]`; several addresses are
         routers of one system, over the same storage. A fresh tenant is a fresh, empty saver; the
-        default one is named `default`."""
+        default one is named `default`. Up to `cache_bytes` of values stay in this process, so that
+        only what is new of them travels; 0 keeps none."""
         super().__init__(serde=serde)
         parsed = Target.parse(target)
         self._links = Links(parsed)
-        self._reading = Reading(tenant or parsed.tenant or "default", Sessions())
+        self._reading = Reading(tenant or parsed.tenant or "default", Sessions(Cache(cache_bytes)))
         self._writing = Writing(self._reading)
         self._timeout_seconds = timeout_seconds
 

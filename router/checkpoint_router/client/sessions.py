@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from checkpoint_router.client.arguments import Names
+from checkpoint_router.client.cache import Cache
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import Session, ThreadClock
 from checkpoint_router.core.clock import Ranges, with_index
@@ -187,6 +188,15 @@ class Run:
         _, content = self._values.get((ns, channel), (None, None))
         return content.hash if isinstance(content, Blob) else None
 
+    def held(self, ns: str) -> list[tuple[str, bytes]]:
+        """Each channel of a namespace whose value is a blob, with that."""
+        with self._lock:
+            return [
+                (channel, content.hash)
+                for (of, channel), (_, content) in self._values.items()
+                if of == ns and isinstance(content, Blob)
+            ]
+
     def forget_values(self) -> None:
         """After a prune, or when a router lacked one: the values may be gone."""
         with self._lock:
@@ -207,7 +217,8 @@ _CONTEXT: ContextVar[_Context | None] = ContextVar("checkpoint_router_run", defa
 class Sessions:
     """What a saver and its clones remember. All methods are thread-safe and do no IO."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
         self.lock = threading.RLock()
         self._threads: OrderedDict[str, ThreadMemory] = OrderedDict()
         self._by_checkpoint: OrderedDict[tuple[str, str, str], Run] = OrderedDict()
@@ -306,6 +317,7 @@ class Sessions:
 
     def forget(self, thread: str, *, deleted_gen: int = 0) -> None:
         """After a delete or a prune through this saver, or when a token turned out useless."""
+        self.cache.forget(thread)
         with self.lock:
             memory = self.thread(thread)
             memory.forgotten_gen = max(memory.forgotten_gen, deleted_gen)

@@ -58,6 +58,12 @@ IDS_PER_CALL_MAX: Final = 10_000
 BLOBS_PER_CALL_MAX: Final = 20_000
 """Blob hashes in one call."""
 
+HELD_MAX: Final = 256
+"""Values that a read says it has. More: a read's question would be larger than its answer."""
+
+CACHE_BYTES_DEFAULT: Final = 64 * MIB
+"""Values that a saver keeps in its process, so that it need not fetch them again."""
+
 FILTERS_MAX: Final = 256
 """Metadata conditions of one listing, and channels of one delta history."""
 

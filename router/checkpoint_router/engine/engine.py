@@ -13,6 +13,8 @@ from typing import Any
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import (
     DeltaAnswer,
+    Growth,
+    Held,
     ListQuery,
     NewBlob,
     Page,
@@ -79,7 +81,7 @@ class Engine:
         thread: ThreadKey,
         event: Event,
         digest: bytes | None,
-        blobs: Sequence[NewBlob],
+        blobs: Sequence[NewBlob | Growth],
         *,
         deadline: float,
     ) -> PutAnswer:
@@ -102,14 +104,16 @@ class Engine:
         session: Session | None,
         *,
         with_blobs: bool = True,
+        held: Sequence[Held] = (),
         deadline: float,
     ) -> ReadAnswer:
         """The newest checkpoint of `ns`, or exactly the one named; `tuple` None if there is none.
 
+        Values that the reader has are left out; of those that grew from one, the rest is given.
         Raises Stale where the session's events are not known here, ThreadDeleted, TokenInvalid.
         """
         return await self._reading.get_tuple(
-            thread, ns, checkpoint_id, session, with_blobs, patience(deadline)
+            thread, ns, checkpoint_id, session, with_blobs, held, patience(deadline)
         )
 
     async def get_blobs(self, thread: ThreadKey, hashes: Sequence[bytes]) -> Values:

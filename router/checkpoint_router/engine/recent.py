@@ -8,6 +8,7 @@ generation, with every prune, and when room is needed.
 from collections.abc import Iterable, Mapping, Sequence
 
 from checkpoint_router.core import limits
+from checkpoint_router.core.growing import Named
 from checkpoint_router.core.ids import EventId
 from checkpoint_router.core.records import Event, Typed
 
@@ -15,11 +16,13 @@ from checkpoint_router.core.records import Event, Typed
 class Recent:
     """Of one thread: at most `limits.RECENT_THREAD_BYTES_MAX`, the oldest dropped first."""
 
-    __slots__ = ("_events", "_values", "size_bytes")
+    __slots__ = ("_events", "_named", "_values", "size_bytes")
 
     def __init__(self) -> None:
         self._events: dict[EventId, tuple[Event, int]] = {}
         self._values: dict[bytes, Typed] = {}
+        self._named: dict[bytes, Named] = {}
+        """Of the values, those that grew last: the next ones go on from them."""
         self.size_bytes = 0
 
     def add(
@@ -47,14 +50,28 @@ class Recent:
         found = {h: self._values[h] for h in hashes if h in self._values}
         return found if len(found) == len(hashes) else None
 
+    def keep(self, base: Named, grown: Named) -> None:
+        """Takes a value that was rebuilt from another, and will be the base of the next."""
+        self._named.pop(base.hash, None)
+        self.add((), ((grown.hash, grown.value),))
+        if self._values.get(grown.hash) is grown.value:
+            self._named[grown.hash] = grown
+
+    def named(self, hash: bytes) -> Named | None:
+        """A value that was kept, if it is still here."""
+        return self._named.get(hash)
+
     def clear(self) -> None:
         """Forgets all."""
         self._events.clear()
         self._values.clear()
+        self._named.clear()
         self.size_bytes = 0
 
     def _drop_oldest(self) -> None:
         if self._events:
             self.size_bytes -= self._events.pop(next(iter(self._events)))[1]
         if self._values and self.size_bytes > limits.RECENT_THREAD_BYTES_MAX:
-            self.size_bytes -= len(self._values.pop(next(iter(self._values))).data)
+            hash = next(iter(self._values))
+            self.size_bytes -= len(self._values.pop(hash).data)
+            self._named.pop(hash, None)

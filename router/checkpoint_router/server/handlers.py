@@ -16,7 +16,7 @@ from checkpoint_router.telemetry import names
 from checkpoint_router.v1 import admin_service_pb2 as admin
 from checkpoint_router.v1 import checkpoint_service_pb2 as calls
 from checkpoint_router.wire import admin as wire_admin
-from checkpoint_router.wire import answers, requests
+from checkpoint_router.wire import answers, blobs, requests
 
 Run = Callable[[Engine, Any, Any, float], Awaitable[None]]
 """Engine, request, response to fill, deadline (the loop's clock, seconds)."""
@@ -76,7 +76,7 @@ async def _get_blobs(
     deadline: float,
 ) -> None:
     thread, hashes = requests.get_blobs_of(request)
-    answers.fill_values(response.blobs, await engine.get_blobs(thread, hashes))
+    blobs.fill_values(response.blobs, await engine.get_blobs(thread, hashes))
 
 
 async def _get_tuple(
@@ -85,9 +85,9 @@ async def _get_tuple(
     response: calls.GetTupleResponse,
     deadline: float,
 ) -> None:
-    thread, ns, checkpoint_id, session, with_blobs = requests.get_tuple_of(request)
+    thread, ns, checkpoint_id, session, with_blobs, held = requests.get_tuple_of(request)
     answer = await engine.get_tuple(
-        thread, ns, checkpoint_id, session, with_blobs=with_blobs, deadline=deadline
+        thread, ns, checkpoint_id, session, with_blobs=with_blobs, held=held, deadline=deadline
     )
     answers.fill_read_answer(response, answer)
 

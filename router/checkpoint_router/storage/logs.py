@@ -6,8 +6,9 @@ A value that continues the newest version of a log adds its tail to it; one that
 older version starts a child log, whose first `keep` bytes are its parent's. Offsets and lengths
 count from the start of the body, through all parents.
 
-Rules: that a value continues another is proved by the other's content hash, never believed; a
-wrong hint costs the saving and nothing else. What was appended is never changed.
+Rules: that a value continues another is proved by the other's content hash, or was seen when it
+was rebuilt from the other (`NewBlob.kept`); it is never believed, and a wrong hint costs the saving
+and nothing else. What was appended is never changed.
 """
 
 from collections.abc import Sequence
@@ -93,7 +94,8 @@ def place(blob: NewBlob, base: Version | None) -> Placement:
     cut = head_length(blob.value.tag, data)
     if not cut <= cut + base.keep <= len(data) <= limits.LOG_BYTES_MAX:
         return WHOLE
-    if blob_hash(base.tag, base.head + data[cut : cut + base.keep]) != base.hash:
+    seen = blob.continues == base.hash and blob.kept >= base.keep
+    if not seen and blob_hash(base.tag, base.head + data[cut : cut + base.keep]) != base.hash:
         return WHOLE
     head, tail = data[:cut], data[cut + base.keep :]
     if base.log is None:
