@@ -5,21 +5,26 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
-from checkpoint_router.backends.cassandra import CassandraStorage, index, writing
+from checkpoint_router.backends.cassandra import CassandraStorage, index, values
 from checkpoint_router.backends.cassandra import removal as removing
 from checkpoint_router.backends.cassandra.fences import Fences
+from checkpoint_router.backends.cassandra.growing import Remembered
 from checkpoint_router.backends.cassandra.listings import Listings
 from checkpoint_router.backends.cassandra.removal import Removal
-from checkpoint_router.backends.cassandra.statements import STATEMENTS, Name, Statement
+from checkpoint_router.backends.cassandra.statements import BLOB, STATEMENTS, Name, Statement
 from checkpoint_router.backends.cassandra.writing import Writing
-from checkpoint_router.core.errors import Unavailable
+from checkpoint_router.core.errors import DataLoss, Unavailable
+from checkpoint_router.storage.logs import Log
 from tests.contract import servers
+from tests.contract import test_blobs as blobs
 from tests.contract import test_listings as listings
+from tests.unit import test_cassandra_growing as growing
 from tests.unit import test_cassandra_shared as shared
 from tests.unit import test_cassandra_statements as statements
 
@@ -73,8 +78,56 @@ def intents_left_to_whoever_began_them(patch: Patch) -> None:
 
 
 def values_by_their_hash_alone(patch: Patch) -> None:
-    rows = writing._value
-    patch.setattr(writing, "_value", lambda thread, gen, blob, _: rows(thread, gen, blob, 7))
+    rows = values.pieces
+
+    def by_seven(thread: Any, gen: int, kind: int, key: bytes, *rest: Any) -> Any:
+        return rows(thread, gen, kind, key, 7, *rest[1:])
+
+    patch.setattr(values, "pieces", by_seven)
+
+
+def log_of_the_base(self: Remembered, base: Any) -> Log | None:
+    """The log that a value ends in, as long as the value is, whoever began it."""
+    return Log(id=base.path[-1].log, depth=0, length=base.keep, appends=0) if base.path else None
+
+
+def values_that_end_too_early(patch: Patch) -> None:
+    rows = values.grown
+
+    def early(thread: Any, gen: int, blob: Any, writer: int, how: Any) -> Any:
+        last = replace(how.path[-1], end=how.path[-1].end - 1)
+        return rows(thread, gen, blob, writer, replace(how, path=(*how.path[:-1], last)))
+
+    patch.setattr(values, "grown", early)
+
+
+def tails_left_out(patch: Patch) -> None:
+    rows = values.grown
+    patch.setattr(values, "grown", lambda *given: rows(*given)[-1:])
+
+
+def logs_that_go_with_any_of_their_values(patch: Patch) -> None:
+    async def all_logs(session: Any, thread: Any, gen: int, doomed: Any) -> tuple[bytes, ...]:
+        return tuple(span.key for copy in doomed for span in copy.path)
+
+    patch.setattr(values, "dead_logs", all_logs)
+
+
+def rows_that_stand_for_all_of_a_value(patch: Patch) -> None:
+    async def by_rows(session: Any, thread: Any, gen: int, hashes: Any) -> tuple[bytes, ...]:
+        found = await values.sizes(session, thread, gen, hashes)
+        return tuple(h for h in hashes if h not in found)
+
+    patch.setattr(values, "missing", by_rows)
+
+
+def any_prune_since_is_overlooked(patch: Patch) -> None:
+    look = Writing._is_as_before
+    patch.setattr(Writing, "_is_as_before", lambda self, place, _: look(self, place, place.state))
+
+
+async def of_rows_alone(session: Any, thread: Any, gen: int, hashes: Any, *, tails: bool) -> Any:
+    return set(await values.first_pieces(session, thread, gen, BLOB, hashes))
 
 
 def doubtful_batches_not_sent_again(patch: Patch) -> None:
@@ -85,6 +138,65 @@ def doubtful_batches_not_sent_again(patch: Patch) -> None:
 
 
 CASSANDRA = (
+    Fault(
+        name="cassandra: a log is appended to by routers that did not begin it",
+        plant=lambda patch: patch.setattr(Remembered, "log", log_of_the_base),
+        check=on_two(
+            growing.test_two_routers_that_grow_one_value_at_once_with_other_tails_disturb_nobody
+        ),
+        raises=(AssertionError, DataLoss),
+    ),
+    Fault(
+        name="cassandra: an offset is free again when it is not known what stands there",
+        plant=lambda patch: patch.setattr(Remembered, "log", log_of_the_base),
+        check=on_two(growing.test_bytes_whose_fate_is_unknown_are_never_written_over),
+        raises=(AssertionError, DataLoss),
+    ),
+    Fault(
+        name="cassandra: a value names a byte too few of its log",
+        plant=values_that_end_too_early,
+        check=on_cassandra(blobs.test_a_value_that_grows_can_be_read_at_each_of_its_ages),
+        raises=(AssertionError, DataLoss),
+    ),
+    Fault(
+        name="cassandra: what a value appended is not written",
+        plant=tails_left_out,
+        check=on_cassandra(blobs.test_a_value_that_grows_can_be_read_at_each_of_its_ages),
+        raises=(AssertionError, DataLoss),
+    ),
+    Fault(
+        name="cassandra: a prune takes a log that another value stands in",
+        plant=logs_that_go_with_any_of_their_values,
+        check=on_two(growing.test_a_prune_leaves_a_log_as_long_as_any_value_stands_in_it),
+        raises=(AssertionError, DataLoss),
+    ),
+    Fault(
+        name="cassandra: a prune leaves the logs that nothing stands in",
+        plant=in_place_of(values, "dead_logs", ()),
+        check=on_two(growing.test_a_prune_leaves_a_log_as_long_as_any_value_stands_in_it),
+    ),
+    Fault(
+        name="cassandra: a value counts as stored when its log is gone",
+        plant=rows_that_stand_for_all_of_a_value,
+        check=on_two(
+            growing.test_a_value_that_grows_from_one_that_was_pruned_elsewhere_is_asked_for_and_stored_anew,
+            ahead=False,
+        ),
+        raises=(AssertionError, DataLoss),
+    ),
+    Fault(
+        name="cassandra: a put looks only for prunes that no read of its router has seen",
+        plant=any_prune_since_is_overlooked,
+        check=on_two(
+            growing.test_a_prune_that_a_read_noticed_first_is_noticed_by_the_put_under_way_too
+        ),
+        raises=(AssertionError, DataLoss),
+    ),
+    Fault(
+        name="cassandra: a log row counts before what its value appended came from a quorum",
+        plant=lambda patch: patch.setattr(values, "arrived", of_rows_alone),
+        check=on_two(growing.test_a_batch_whose_tail_is_not_there_yet_is_not_shown),
+    ),
     Fault(
         name="cassandra: the fence is not read after a batch",
         plant=in_place_of(Writing, "_is_as_before", True),

@@ -11,7 +11,7 @@ import pytest
 from cassandra.cluster import Cluster
 
 from checkpoint_router.backends.cassandra import CassandraStorage, values
-from checkpoint_router.backends.cassandra.statements import BLOB, LOG, RECORD
+from checkpoint_router.backends.cassandra.statements import BLOB, LOG, RECORD, SEGMENT
 from checkpoint_router.core.errors import DataLoss, Refused, Unavailable
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.server.diagnose import Verdict, diagnose
@@ -100,6 +100,43 @@ async def test_a_value_that_lacks_a_piece_is_named(storage: CassandraStorage, ru
     run(gone, BLOB, LARGE.hash, writer)
     with pytest.raises(DataLoss, match=rf"value {LARGE.hash.hex()[:16]}.* of thread 't1'"):
         await storage.blobs(b.THREAD, 1, [LARGE.hash], 1 << 30)
+    await others_are_whole(storage)
+
+
+GROWN = b.new_blob(LARGE.value.data + b"y" * 2000, continues=LARGE)
+TALLER = b.new_blob(GROWN.value.data + b"z" * 2000, continues=GROWN)
+
+
+async def grow(storage: CassandraStorage) -> None:
+    """The large value goes on in an append log, in two checkpoints more."""
+    event = b.checkpoint_event("s", 2, checkpoint_id="c2", blobs=[GROWN])
+    assert isinstance(await storage.append(b.append(event, blobs=[GROWN])), Stored)
+    third = b.checkpoint_event("s", 3, checkpoint_id="c3", blobs=[TALLER])
+    assert isinstance(await storage.append(b.append(third, blobs=[TALLER])), Stored)
+
+
+@pytest.mark.parametrize("piece", [0, -1])
+async def test_a_value_that_lacks_bytes_of_its_log_is_named(
+    storage: CassandraStorage, run: Run, piece: int
+) -> None:
+    await grow(storage)
+    rows = run("SELECT key, n FROM KS.thread ROWS = %s", SEGMENT)
+    assert len(rows) == 5  # a copy of the large value in 4 pieces with its first growth, and more
+    run("DELETE FROM KS.thread ROWS = %s AND key = %s AND n = %s", SEGMENT, *rows[piece])
+    with pytest.raises(DataLoss, match=rf"value {TALLER.hash.hex()[:16]}.* of thread 't1'"):
+        await storage.blobs(b.THREAD, 1, [TALLER.hash], 1 << 30)
+    whole = [LARGE, GROWN] if piece else [LARGE]
+    read = await storage.blobs(b.THREAD, 1, [x.hash for x in whole], 1 << 30)
+    assert read.found == {x.hash: x.value for x in whole}
+    await others_are_whole(storage)
+
+
+async def test_a_log_with_other_bytes_is_named(storage: CassandraStorage, run: Run) -> None:
+    await grow(storage)
+    key, offset = run("SELECT key, n FROM KS.thread ROWS = %s", SEGMENT)[-1]
+    run(BODY, b"?" * 2000, SEGMENT, key, offset, 0)
+    with pytest.raises(DataLoss, match="do not have the hash"):
+        await storage.blobs(b.THREAD, 1, [TALLER.hash], 1 << 30)
     await others_are_whole(storage)
 
 

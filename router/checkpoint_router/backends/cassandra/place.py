@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from checkpoint_router.backends.cassandra.growing import Remembered
 from checkpoint_router.core.clock import Ranges, covers, with_index
 from checkpoint_router.core.ids import Dot, EventId, SegmentId, ThreadKey
 from checkpoint_router.core.records import Entry
@@ -65,6 +66,7 @@ class Place:
         self.indices: dict[SegmentId, Ranges] = {}
         self.values: set[bytes] = set()
         """Hashes of values that are stored; others may be too."""
+        self.growing = Remembered()
         self.pos = 0
         self.announced = False
         """This process wrote the thread's rows in the listings since the last removal."""
@@ -90,6 +92,7 @@ class Place:
         self.version = None
         self.counts, self.digests, self.indices = {}, {}, {}
         self.values, self.runs = set(), set()
+        self.growing = Remembered()
 
     def know(self, rows: Iterable[Logged]) -> None:
         """Takes in rows that are stable."""

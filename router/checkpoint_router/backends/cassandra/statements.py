@@ -25,10 +25,11 @@ ENDED: Final = 1 << 60
 """Timestamp of a generation's removal: above all that was ever written to it. The counts of
 actors, which grow, are written with their own value as a timestamp."""
 
-LOG, VOID, ERASED, RECORD, BLOB = range(5)
+LOG, VOID, ERASED, RECORD, BLOB, SEGMENT = range(6)
 """Kinds of rows in a thread: a log row by actor and n; a mark that one of those does not count,
-in the same way; a mark by event that it was pruned; a record's pieces by event; a value's pieces
-by hash. The first three are the index, and are read in one slice."""
+in the same way; a mark by event that it was pruned; a record's pieces by event; a value's pieces,
+or its place in append logs, by hash; what was appended, by log and offset. The first three are
+the index, and are read in one slice."""
 
 TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, value blob)""",
@@ -41,7 +42,7 @@ TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS thread (
         tenant text, thread text, gen int, kind tinyint, key blob, n bigint, a bigint,
         counts map<bigint, bigint> static,
-        body blob, pos bigint, first bigint, news blob, tag text, size int,
+        body blob, pos bigint, first bigint, news blob, tag text, size int, path blob,
         PRIMARY KEY ((tenant, thread, gen), kind, key, n, a)) WITH read_repair = 'BLOCKING'""",
     """CREATE TABLE IF NOT EXISTS listing (
         tenant text, part text, k1 text, k2 text, k3 text,
@@ -49,6 +50,7 @@ TABLES: Final = (
 )
 """thread: `first` is the first n of the batch that wrote the row, `news` the hashes of the values
 that came with it, `pos` grows along every chain of cause; n is a piece's number, a its writer.
+`path` is where a value that grew stands (`growing`), and `first` where what came with it begins.
 listing: can be made again from `thread`, so its removals need not be kept for long."""
 
 NAMES: Final = frozenset(table.split()[5] for table in TABLES)
@@ -79,7 +81,11 @@ class Name(StrEnum):
     PUT_COUNT = "put count"
     PUT_LOG = "put log"
     PUT_MARK = "put mark"
+    SEGMENTS = "segments"
+    PATHS = "paths"
     PUT_PIECE = "put piece"
+    PUT_GROWN = "put grown"
+    PUT_SEGMENT = "put segment"
     REMOVE_KEY = "remove key"
     REMOVE_PIECE = "remove piece"
     REMOVE_GENERATION = "remove generation"
@@ -89,6 +95,8 @@ class Name(StrEnum):
     LIST_AFTER = "list after k1"
     LIST_AFTER_ROW = "list after k1, k2, k3"
     LIST_BELOW = "list below k1, k2"
+    ALL_THREADS = "all generations of all threads"
+    ALL_LISTS = "all parts of all tenants"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,8 @@ _PARTS: Final = {
     "piece": "tenant, thread, gen, kind, key, n, a",
     "index": str(ERASED),
     "LOG": str(LOG),
+    "BLOB": str(BLOB),
+    "SEGMENT": str(SEGMENT),
 }
 
 _TEXTS: Final = {
@@ -144,14 +154,21 @@ _TEXTS: Final = {
     Name.INDEX: Statement("$log $generation AND kind <= $index"),
     Name.LOG_AFTER: Statement("$log $generation AND kind = ? AND key = ? AND n > ?"),
     Name.PIECES: Statement(
-        "SELECT n, body FROM thread $generation AND kind = ? AND key = ?", page=8
+        "SELECT n, body, path FROM thread $generation AND kind = ? AND key = ?", page=8
     ),
     Name.FIRST_PIECES: Statement(
-        "SELECT key, size, tag, body FROM thread $generation AND kind = ? AND key IN ? AND n = 0",
+        "SELECT key, size, tag, body, path, first FROM thread $generation"
+        " AND kind = ? AND key IN ? AND n = 0",
         page=16,
     ),
     Name.FIRST_KEYS: Statement(
-        "SELECT key, size, a FROM thread $generation AND kind = ? AND key IN ? AND n = 0"
+        "SELECT key, size, a, path FROM thread $generation AND kind = ? AND key IN ? AND n = 0"
+    ),
+    Name.PATHS: Statement("SELECT key, a, path FROM thread $generation AND kind = ?"),
+    Name.SEGMENTS: Statement(
+        "SELECT n, body FROM thread $generation"
+        " AND kind = $SEGMENT AND key = ? AND n >= ? AND n < ?",
+        page=256,
     ),
     Name.PUT_COUNT: Statement("UPDATE thread USING TIMESTAMP ? SET counts[?] = ? $generation"),
     Name.PUT_LOG: Statement(
@@ -164,6 +181,13 @@ _TEXTS: Final = {
     Name.PUT_PIECE: Statement(
         "INSERT INTO thread ($piece, size, tag, body)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+    ),
+    Name.PUT_GROWN: Statement(
+        "INSERT INTO thread ($piece, size, tag, body, path, first)"
+        " VALUES (?, ?, ?, $BLOB, ?, 0, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+    ),
+    Name.PUT_SEGMENT: Statement(
+        "INSERT INTO thread ($piece, body) VALUES (?, ?, ?, $SEGMENT, ?, ?, 0, ?) USING TIMESTAMP ?"
     ),
     Name.REMOVE_KEY: Statement(
         "DELETE FROM thread USING TIMESTAMP ? $generation AND kind = ? AND key = ?"
@@ -183,6 +207,8 @@ _TEXTS: Final = {
     Name.LIST_AFTER: Statement("$list AND k1 > ? LIMIT ?"),
     Name.LIST_AFTER_ROW: Statement("$list AND (k1, k2, k3) > (?, ?, ?) LIMIT ?"),
     Name.LIST_BELOW: Statement("$list AND (k1, k2) < (?, ?) $down LIMIT ?"),
+    Name.ALL_THREADS: Statement("SELECT DISTINCT tenant, thread, gen FROM thread"),
+    Name.ALL_LISTS: Statement("SELECT DISTINCT tenant, part FROM listing"),
 }
 
 STATEMENTS: Final = {

@@ -20,7 +20,7 @@ from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.storage.port import Known, ThreadImage
 
 EVENTS_MAX: Final = 200_000
-"""Events that are remembered by id and digest (about 300 B each)."""
+"""Events and growing values that are remembered (about 300 B each)."""
 
 
 class Threads:
@@ -43,7 +43,7 @@ class Threads:
             yield place
         finally:
             place.users -= 1
-            size = 1 + len(place.digests)
+            size = 1 + len(place.digests) + len(place.growing)
             self._events += size - place.counted
             place.counted = size
             self._make_room()

@@ -17,9 +17,10 @@ from typing import Final, TypeVar
 from checkpoint_router.backends.cassandra import values
 from checkpoint_router.backends.cassandra.fences import Fences
 from checkpoint_router.backends.cassandra.gather import Gather
+from checkpoint_router.backends.cassandra.growing import Plan
 from checkpoint_router.backends.cassandra.index import actor_key
 from checkpoint_router.backends.cassandra.listings import Listings
-from checkpoint_router.backends.cassandra.place import Logged, Place
+from checkpoint_router.backends.cassandra.place import Logged, Place, State
 from checkpoint_router.backends.cassandra.removal import Removal
 from checkpoint_router.backends.cassandra.session import Change, Session
 from checkpoint_router.backends.cassandra.statements import BLOB, RECORD, ROW, VOID, Name
@@ -30,6 +31,7 @@ from checkpoint_router.core.errors import Overloaded, Unavailable
 from checkpoint_router.core.ids import Dot, ThreadKey
 from checkpoint_router.core.records import pack_entry
 from checkpoint_router.storage.codec import seal_envelope
+from checkpoint_router.storage.logs import worth_a_log
 from checkpoint_router.storage.port import (
     Append,
     Appended,
@@ -154,24 +156,29 @@ class Writing:
                 await self._threads.refresh(place)
             if place.state.live != gen:
                 return False
-            writer = next(self._writers)
+            since, plan = place.state, Plan(place.growing, self._writers)
+            await self._learn(place, gen, blobs)
             for blob in blobs:
-                await values.write(self._session, _value(thread, gen, blob, writer))
-            if await self._is_as_before(place):
+                await values.write(self._session, self._value(thread, gen, blob, plan))
+            if await self._is_as_before(place, since):
                 place.values.update(b.hash for b in blobs)
+                plan.keep()
             return place.state.live == gen
 
     # A round ---------------------------------------------------------------------------------
 
     async def _write(self, place: Place, appends: Sequence[Append]) -> list[Appended]:
         await self._threads.load(place)
+        if any(a.gen != place.state.live or not place.has(a) for a in appends):
+            await self._threads.refresh(place)
+            await self._threads.load(place)
+        since, gen = place.state, place.state.live
         answers = await self._refusals(place, appends)
         chosen = await self._chosen(place, [a for a in appends if a.entry.id not in answers])
-        gen = place.state.live
         if chosen:
             await self._send(place, gen, chosen)
         others = list(answers)
-        if await self._until_known(lambda: self._is_as_before(place)):
+        if await self._until_known(lambda: self._is_as_before(place, since)):
             for one in chosen:
                 answers[one.append.entry.id] = Stored(one.row.dot)
         else:
@@ -185,9 +192,6 @@ class Writing:
 
     async def _refusals(self, place: Place, appends: Sequence[Append]) -> dict[object, Appended]:
         """Answers for those that are not to be written."""
-        if any(a.gen != place.state.live or not place.has(a) for a in appends):
-            await self._threads.refresh(place)
-            await self._threads.load(place)
         sent = {a.entry.id: {b.hash for b in a.blobs} for a in appends}
         wanted = {h for a in appends for h in a.names if h not in sent[a.entry.id]} - place.values
         absent: set[bytes] = set()
@@ -232,6 +236,8 @@ class Writing:
 
     async def _send(self, place: Place, gen: int, chosen: Sequence[Chosen]) -> None:
         """Writes them, for good or not at all."""
+        plan = Plan(place.growing, self._writers)
+        await self._learn(place, gen, [blob for one in chosen for blob in one.append.blobs])
         thread, actor, last = place.thread, chosen[-1].row.dot.actor, chosen[-1].row.dot.n
         of = (thread.tenant, thread.thread, gen)
         batch: list[Change] = [(Name.PUT_COUNT, (last, actor, last, *of))]
@@ -240,10 +246,9 @@ class Writing:
             record = seal_envelope(append.packed)
             key = values.key_of(append.entry.id)
             parts = [values.pieces(thread, gen, RECORD, key, actor, "", record)]
-            parts += [_value(thread, gen, blob, next(self._writers)) for blob in append.blobs]
-            sizes = [len(record), *(len(b.value.data) for b in append.blobs)]
-            for rows, size in zip(parts, sizes, strict=True):
-                if size > AHEAD_BYTES:
+            parts += [self._value(thread, gen, blob, plan) for blob in append.blobs]
+            for rows in parts:
+                if values.bytes_of(rows) > AHEAD_BYTES:
                     await values.write(self._session, rows)
                 else:
                     batch += rows
@@ -260,6 +265,24 @@ class Writing:
         if place.state.live == gen:
             place.acknowledged[actor] = last
             place.know(one.row for one in chosen)
+            plan.keep()
+
+    def _value(self, thread: ThreadKey, gen: int, blob: NewBlob, plan: Plan) -> list[Change]:
+        writer, placed = next(self._writers), plan.place(blob)
+        if placed is not None:
+            return values.grown(thread, gen, blob, writer, placed)
+        tag, data = blob.value.tag, blob.value.data
+        return values.pieces(thread, gen, BLOB, blob.hash, writer, tag, data)
+
+    async def _learn(self, place: Place, gen: int, blobs: Sequence[NewBlob]) -> None:
+        """Reads the values that these continue, as far as none of them is remembered: a router
+        that takes over a thread does so once."""
+        known, sent = place.growing, {b.hash for b in blobs}
+        wanted = {b.continues for b in blobs if worth_a_log(b)} - sent - {None}
+        unknown = sorted(h for h in wanted if h is not None and h not in known)
+        if unknown:
+            of = (self._session, place.thread, gen)
+            known.keep(await self._until_known(lambda: values.bases(*of, unknown)))
 
     async def _until_known(self, work: Callable[[], Awaitable[T]]) -> T:
         """What it returns, after as many tries as it takes: each has the effect of one."""
@@ -271,15 +294,17 @@ class Writing:
                     raise
             await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def _is_as_before(self, place: Place) -> bool:
-        """Whether nobody deleted or pruned the thread since its place was loaded, as of after
-        this was called. If somebody did, the place is empty afterwards."""
+    async def _is_as_before(self, place: Place, since: State) -> bool:
+        """Whether nobody deleted or pruned the thread since it was seen in that state, as of
+        after this was called. If somebody did, the place knows nothing older afterwards."""
         version = await self._fences.read()
-        if place.loaded and not self._fences.concerns(place.thread, place.version):
+        # A read may have seen the removal before, and loaded the place anew.
+        as_then = place.loaded and place.state == since
+        if as_then and not self._fences.concerns(place.thread, place.version):
             place.version = version
             return True
         state = await self._removal.settled(place.thread)
-        if place.loaded and state == place.state:
+        if place.loaded and state == place.state == since:
             place.version = version
             return True
         place.begin(state)
@@ -312,7 +337,3 @@ class Writing:
 
 def _bytes(append: Append) -> int:
     return len(append.packed) + sum(len(b.value.data) for b in append.blobs)
-
-
-def _value(thread: ThreadKey, gen: int, blob: NewBlob, writer: int) -> list[Change]:
-    return values.pieces(thread, gen, BLOB, blob.hash, writer, blob.value.tag, blob.value.data)
