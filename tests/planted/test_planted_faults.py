@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from .bench import Bench, Fault, Router, a_router
+from .cache_faults import CACHE
 from .cassandra_faults import CASSANDRA
 from .client_faults import CLIENT
 from .redis_faults import REDIS
 from .router_faults import ROUTER
 from .storage_faults import STORAGE
 
-FAULTS = (*STORAGE, *REDIS, *CASSANDRA, *ROUTER, *CLIENT)
+FAULTS = (*STORAGE, *REDIS, *CASSANDRA, *ROUTER, *CLIENT, *CACHE)
 
 
 @pytest.fixture(scope="module")

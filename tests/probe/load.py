@@ -16,10 +16,14 @@ from typing import Any
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint, uuid6
 
 from checkpoint_router import RouterSaver
+from checkpoint_router.core import limits
 
 CHECKPOINTS_PER_THREAD = 12
 PATIENCE_SECONDS = 90.0
 """Longer than any outage that a test makes."""
+
+CACHES = (limits.CACHE_BYTES_DEFAULT, 0, 64 * limits.KIB)
+"""Of the agents' savers, in turns: the usual one, none, and one that always makes room."""
 
 
 def bytes_of(name: str, size: int) -> bytes:
@@ -91,7 +95,8 @@ async def one_thread(
 
 def main() -> None:
     target, log, half, number = sys.argv[1:]
-    saver = RouterSaver(target, tenant="load", timeout_seconds=PATIENCE_SECONDS)
+    size = CACHES[int(number) // 2 % len(CACHES)]
+    saver = RouterSaver(target, tenant="load", timeout_seconds=PATIENCE_SECONDS, cache_bytes=size)
     asyncio.run(drive(saver, Path(log), half, int(number)))
 
 

@@ -187,7 +187,10 @@ class Script:
     def _value(self, channel: str) -> Any:
         if channel == "d":
             return _DeltaSnapshot([self._rng.randrange(9)])
-        kinds = (None, "", "text", 0, True, 1.5, [1, [2]], {"k": {3: "v"}}, {4, 5}, b"b")
+        grown = ["said"] * self._rng.randrange(1, 900)  # by the next draw, or shrunk
+        kinds = (
+            None, "", "text", 0, True, 1.5, [1, [2]], {"k": {3: "v"}}, {4, 5}, b"b", grown, grown
+        )  # fmt: skip
         return self._rng.choice(kinds)
 
     def _again(self, where: dict[str, Any], old: Step) -> Step:

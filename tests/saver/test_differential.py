@@ -20,6 +20,8 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 
+from checkpoint_router.core import limits
+
 from .calls import Calls
 from .conftest import MakeSaver
 from .peers import Peer
@@ -30,6 +32,9 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.router_only]
 
 SEEDS_PER_CHUNK = 60
 CHUNKS = 10
+CACHES = (limits.CACHE_BYTES_DEFAULT, 0, 64 * limits.KIB)
+"""Of our savers, in turns: the usual one, none, and one that always makes room."""
+
 SEED = os.environ.get("CHECKPOINT_ROUTER_TEST_SEED")
 
 
@@ -236,7 +241,10 @@ async def test_random_calls_are_answered_as_by_langgraphs_own_savers(
     for seed in seeds:
         with sqlite_peer() as peer:
             peers: dict[Peer, Calls] = {"memory": sync(InMemorySaver()), "sqlite": sync(peer)}
-            ours = [Calls(make_saver(tenant=f"{tenant}-{seed}"), calls.flavour) for _ in range(2)]
+            ours = [
+                Calls(make_saver(tenant=f"{tenant}-{seed}", cache_bytes=size), calls.flavour)
+                for size in (CACHES[seed % 3], CACHES[(seed + 1) % 3])
+            ]
             await compare(seed, ours, peers)
             for hand in ours:
                 await asyncio.to_thread(hand.saver.close)  # type: ignore[attr-defined]
