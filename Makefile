@@ -5,6 +5,7 @@ VENV ?= .venv
 WORKERS ?= 2
 UPGRADE ?=
 STORAGE ?= sqlite
+BENCH ?=
 ONLY =
 
 CANDIDATES = python3.13 python3.12 python3.11 python3 python
@@ -70,8 +71,9 @@ format: $(READY) ## put the code into the project's format
 proto: $(READY) ## make router/checkpoint_router/v1 anew from proto/
 	$(BIN)/python scripts/generate_proto.py
 
-bench: $(READY) ## compare with the savers for PostgreSQL and SQLite, in one table
-	$(BIN)/python -m benchmarks
+bench: services $(READY) ## compare with other savers, a table an engine; BENCH=--quick is short
+	-@"$(PYTHON)" scripts/postgres_server.py install
+	$(BIN)/python -m benchmarks $(BENCH)
 
 profile: $(READY) ## show where the time of a call goes
 	$(BIN)/python -m benchmarks.profile

@@ -1,8 +1,9 @@
 """Measurements of the router beside the savers that people use today.
 
-    python -m benchmarks           one table: the router, AsyncPostgresSaver, AsyncSqliteSaver
+    python -m benchmarks           a table for each engine: the router beside other savers
     python -m benchmarks.profile   where the time of one call goes
     python -m benchmarks.soak      does memory grow with the number of puts?
+    python -m benchmarks.overload  what ten times too many clients get
     python -m benchmarks.idle      what a router costs that nobody uses
 
 Rules: nothing here asserts a time. What a saver gives back is verified before it is timed; ratios

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: one command, one table, peers beside us."""
+"""`python -m benchmarks`: one command, a table for each engine, peers beside us."""
 
 from __future__ import annotations
 
@@ -8,114 +8,180 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+import time
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
-from benchmarks.long_thread import long_thread
-from benchmarks.peers import MEMORY, POSTGRES, POSTGRES_EACH, Place, openers
-from benchmarks.postgres import MISSING, binaries, running_postgres
-from benchmarks.report import Report, fsync_ms
-from benchmarks.rounds import run_rounds
-from benchmarks.rows import Scale
+from benchmarks.engines import ENGINES, ROUTER, Engine
+from benchmarks.long_thread import Series, long_thread
+from benchmarks.peers import Opener, Peer
+from benchmarks.report import Found, Report, fsync_ms
+from benchmarks.rounds import WARM_UP, Results, run_rounds
+from benchmarks.rows import ROWS, Scale
+from benchmarks.scale import SCALE, scale
+from benchmarks.servers import Missing, Place, a_place
 from benchmarks.verify import Mismatch, verify
 
-FULL = Scale(alone=150, each=20, runs=12)
-QUICK = Scale(alone=40, each=6, runs=4)
+FULL: Final = Scale(alone=150, each=20, runs=12)
+QUICK: Final = Scale(alone=20, each=3, runs=2)
+QUICK_SECONDS: Final = 150.0
+"""For everything; what starts and verifies takes the rest of three minutes."""
 
 
 def main() -> int:
     """Compare; exit code 0, or 1 if a saver gave back something wrong."""
     options = parse()
     console = Console(stderr=True)
-    try:
-        with a_place(options.dir, console) as place:
-            report = asyncio.run(compare(place, options, console))
-    except Mismatch as error:
-        console.print(f"[bold red]{error}[/]")
-        return 1
+    load = os.getloadavg()[0]
+    with (
+        tempfile.TemporaryDirectory(prefix="router-bench-", dir=options.dir) as directory,
+        a_place(Path(directory)) as place,
+    ):
+        try:
+            found = asyncio.run(compare(place, options, console))
+        except Mismatch as error:
+            console.print(f"[bold red]{error}[/]")
+            return 1
+        report = Report(
+            found=found,
+            rounds=options.rounds,
+            turns=options.turns,
+            threads=options.threads,
+            fsync_ms=fsync_ms(place.directory),
+            load=load,
+        )
     report.show(Console(width=options.width))
     for path in report.write(options.out):
         console.print(f"written: {path}")
     return 0
 
 
-async def compare(place: Place, options: argparse.Namespace, console: Console) -> Report:
+async def compare(place: Place, options: argparse.Namespace, console: Console) -> list[Found]:
+    """One engine after another; the savers of one take turns."""
+    began, found = time.monotonic(), []
+    for done, name in enumerate(options.engines):
+        # Each engine has its share of what is left, so that the last is not the shortest.
+        share = (began + options.seconds - time.monotonic()) / (len(options.engines) - done)
+        until = time.monotonic() + share
+        console.rule(name)
+        if name == SCALE:
+            with console.status("") as status:
+                found.append(await scale(place, options.threads, options.puts, status.update))
+        else:
+            one = await on_engine(ENGINES[name], place, options, until, console)
+            found += [one] if one is not None else []
+    return found
+
+
+async def on_engine(
+    engine: Engine, place: Place, options: argparse.Namespace, until: float, console: Console
+) -> Found | None:
     """Verify every saver, then let them take turns, then the long thread on fresh storage."""
-    load, found = os.getloadavg()[0], openers(place)
-    chosen = {name: found[name] for name in found if name not in options.without}
-    async with AsyncExitStack() as stack:
-        peers = [await stack.enter_async_context(open_(place)) for open_ in chosen.values()]
-        for peer in peers:
-            console.print(f"verified {await verify(peer)} values of {peer.name}")
-        with console.status("") as status:
-            results = await run_rounds(
-                peers,
-                rounds=options.rounds,
-                scale=QUICK if options.quick else FULL,
-                said=status.update,
-            )
-    long_threads = {}
-    for name, open_ in chosen.items():
-        if name not in (POSTGRES_EACH, MEMORY):
-            with console.status(f"a thread of {options.turns} turns: {name}"):
-                long_threads[name] = await long_thread(open_, place, options.turns)
-    return Report(
+    missing: dict[str, str] = {}
+    rows = [] if engine.long_thread_only else [r for r in ROWS if options.rows in r.name]
+    results, peers, series = Results(), list[Peer](), dict[str, Series]()
+    faults: list[str] = []
+    with console.status("") as status:
+        if rows:
+            async with AsyncExitStack() as stack:
+                for peer in await opened(engine, place, stack, missing):
+                    if (wrong := await verified(peer, missing, console)) is not None:
+                        peers.append(peer)
+                        faults += wrong
+                results = await run_rounds(
+                    peers,
+                    rows,
+                    rounds=options.rounds,
+                    scale=QUICK if options.quick else FULL,
+                    warm_up=None if options.quick else WARM_UP,
+                    until=until,
+                    said=status.update,
+                )
+        if options.rows in "long thread":
+            async with AsyncExitStack() as stack:
+                others = await opened(engine, place, stack, missing)
+                peers = peers or others
+                series = await long_thread(others, options.turns, results, status.update)
+    for name, why in missing.items():
+        console.print(f"[yellow]{name} is missing: {why}[/]")
+    return Found(
+        engine=engine,
+        ours=next(iter(engine.savers)),
         peers=peers,
+        missing=missing,
+        faults=faults,
         results=results,
-        long_threads=long_threads,
-        turns=options.turns,
-        rounds=options.rounds,
-        fsync_ms=fsync_ms(place.directory),
-        load=load,
+        series=series,
     )
 
 
-@contextmanager
-def a_place(parent: Path | None, console: Console) -> Iterator[Place]:
-    """A temporary directory, with a PostgreSQL server in it if there is one to start."""
-    with tempfile.TemporaryDirectory(prefix="router-bench-", dir=parent) as name:
-        directory = Path(name)
-        if missing := why_no_postgres():
-            console.print(f"[yellow]{missing}[/]")
-            yield Place(directory=directory, postgres=None)
-            return
-        with running_postgres(directory) as server:
-            yield Place(directory=directory, postgres=server)
+async def verified(peer: Peer, missing: dict[str, str], console: Console) -> list[str] | None:
+    """What a rival gave back wrong: it is timed all the same, and that is said. None: it failed.
 
-
-def why_no_postgres() -> str | None:
-    """None if AsyncPostgresSaver can take part."""
-    if binaries() is None:
-        return MISSING
+    Raises Mismatch, or what a call raised, if the saver is ours.
+    """
+    ours = peer.name.startswith(ROUTER)
     try:
-        import langgraph.checkpoint.postgres.aio  # noqa: F401 - asks whether it is there
-        import psycopg_pool  # noqa: F401 - likewise
-    except ImportError as error:
-        return f"AsyncPostgresSaver is left out: {error}"
-    return None
+        right, wrong = await verify(peer)
+    except Exception as error:  # whatever a rival raises, the others go on
+        if ours:
+            raise
+        missing[peer.name] = f"it failed while it was verified: {error!r}"
+        return None
+    console.print(f"verified {right} values of {peer.name}")
+    if wrong and ours:
+        raise wrong[0]
+    return [str(mismatch) for mismatch in wrong]
+
+
+async def opened(
+    engine: Engine, place: Place, stack: AsyncExitStack, missing: dict[str, str]
+) -> list[Peer]:
+    """Those savers of an engine that can take part; the others go into `missing`."""
+    peers = []
+    for name, opener in engine.savers.items():
+        if name not in missing:
+            try:
+                peers.append(await _opened(opener, place, stack))
+            except Missing as error:
+                missing[name] = str(error)
+    return peers
+
+
+async def _opened(opener: Opener, place: Place, stack: AsyncExitStack) -> Peer:
+    return await stack.enter_async_context(opener(place))
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
+    known = [*ENGINES, SCALE]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, help="5; with --quick 3")
-    parser.add_argument("--quick", action="store_true", help="small and rough: a minute")
-    parser.add_argument("--turns", type=int, help="of the long thread: 500; with --quick 100")
-    parser.add_argument("--without", action="append", default=[], help="leave out a saver by name")
+    parser.add_argument("--engines", help=f"of {','.join(known)}", default=",".join(known))
+    parser.add_argument("--rows", default="", help="only those with these words: 'put', 'long'")
+    parser.add_argument("--quick", action="store_true", help="small and rough: three minutes")
+    parser.add_argument("--rounds", type=int, help="5; with --quick 3 at most")
+    parser.add_argument("--turns", type=int, help="of the long thread: 500; with --quick 30")
+    parser.add_argument("--threads", type=int, help="1,000,000; with --quick 10,000")
+    parser.add_argument("--puts", type=int, help="in one thread: 5,000; with --quick 500")
     parser.add_argument("--dir", type=Path, help="a directory on the disk to be measured")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results"))
-    parser.add_argument("--width", type=int, help="of the table, in characters")
+    parser.add_argument("--width", type=int, help="of the tables, in characters")
     options = parser.parse_args()
-    options.rounds = options.rounds or (3 if options.quick else 5)
-    options.turns = options.turns or (100 if options.quick else 500)
-    if POSTGRES in options.without:
-        options.without.append(POSTGRES_EACH)
+    options.engines = options.engines.split(",")
+    if unknown := set(options.engines) - set(known):
+        parser.error(f"no engine is called {', '.join(sorted(unknown))}; there are {known}")
+    quick = {"rounds": 3, "turns": 30, "threads": 10_000, "puts": 500}
+    full = {"rounds": 5, "turns": 500, "threads": 1_000_000, "puts": 5_000}
+    for name, value in (quick if options.quick else full).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    options.seconds = QUICK_SECONDS if options.quick else float("inf")
     return options
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING)
+    logging.basicConfig(level=logging.ERROR)
     sys.exit(main())

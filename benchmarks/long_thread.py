@@ -1,80 +1,109 @@
-"""The long thread: a conversation of many turns, each checkpoint with the whole of it.
+"""The long thread: an agent that answers message after message, on fresh storage of its own.
 
-Rules: on fresh storage of its own, so that the bytes on disk are those of this one thread; every
-turn is stored as an agent stores it, and the end is verified. It is taken once, not per round.
+Rules: the savers take turns turn by turn, so a machine that slows down slows all; every turn is a
+run through LangGraph, which reads the thread and stores three checkpoints and two write sets; the
+end is verified. Bytes are those of this one thread.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
-from dataclasses import dataclass
-from typing import Any, Final
-from uuid import uuid4
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
-from benchmarks.peers import Opener, Place
-from benchmarks.values import Chain, Saver, config_of, message
+from benchmarks import engines
+from benchmarks.graphs import chatting_agent, run_config
+from benchmarks.peers import Peer
+from benchmarks.rounds import Results
+from benchmarks.values import config_of, message
 from benchmarks.verify import expect
+from benchmarks.wire import Wire
 
 TIMED_TURNS: Final = 20
 """The last turns of the thread; the row gives their median."""
 
+LOOKS: Final = 25
+"""How often the bytes stored are looked at on the way."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LongThread:
-    """What one saver took for it."""
-
-    turn_ms: float
-    get_latest_ms: float
-    stored_mb: float
+THREAD: Final = "long"
 
 
-async def long_thread(opener: Opener, place: Place, turns: int) -> LongThread:
-    """Two messages of 512 B, three checkpoints and two `put_writes` a turn."""
-    async with opener(place) as peer:
-        saver, thread = peer.saver_of(0), "long"
-        conversation = Conversation(saver, thread)
-        times = []
-        for _ in range(turns):
-            began = time.perf_counter()
-            await conversation.turn()
-            times.append(time.perf_counter() - began)
-        reads, found = [], None
-        for _ in range(TIMED_TURNS):
-            began = time.perf_counter()
-            found = await saver.aget_tuple(config_of(thread))
-            reads.append(time.perf_counter() - began)
-        values = found and found.checkpoint["channel_values"]
-        expect(peer, "long conversation", values, {"messages": conversation.messages})
-        stored = await peer.close_and_measure()
-        return LongThread(
-            turn_ms=statistics.median(times[-TIMED_TURNS:]) * 1_000,
-            get_latest_ms=statistics.median(reads) * 1_000,
-            stored_mb=stored / 1e6,
-        )
+@dataclass(slots=True)
+class Series:
+    """What one saver took, over the length of the conversation."""
+
+    turn_ms: list[float] = field(default_factory=list)
+    wire_bytes: list[int] = field(default_factory=list)
+    stored: dict[int, int] = field(default_factory=dict)
+    """After so many turns, bytes."""
 
 
 class Conversation:
-    """The calls that pregel makes for one turn of a chat agent, one after another."""
+    """One saver's."""
 
-    def __init__(self, saver: Saver, thread: str) -> None:
-        self._saver = saver
-        self._chain = Chain(saver)
-        self._config = config_of(thread)
-        self.messages: list[Any] = []
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.series = Series()
+        self._agent = chatting_agent(peer)
+        self._wire = Wire()
 
-    async def turn(self) -> None:
-        """Input, the agent's answer, the end."""
-        await self._put(("messages",), [message(len(self.messages))])
-        answer = message(len(self.messages))
-        await self._saver.aput_writes(
-            self._config, [("messages", [answer]), ("branch:to:agent", None)], str(uuid4())
-        )
-        await self._put(("messages",), [answer])
-        await self._saver.aput_writes(self._config, [("branch:to:end", None)], str(uuid4()))
-        await self._put((), [])
+    async def turn(self, number: int) -> None:
+        """A message, and the answer to it."""
+        value, config = {"messages": [message(2 * number)]}, run_config(THREAD)
+        self._wire.begin()
+        began = time.perf_counter()
+        await self.peer.drive(self.peer.run(self._agent, value, config))
+        self.series.turn_ms.append((time.perf_counter() - began) * 1e3)
+        self.series.wire_bytes.append(self._wire.ended())
 
-    async def _put(self, changed: tuple[str, ...], more: list[Any]) -> None:
-        self.messages = [*self.messages, *more]
-        parts = self._chain.checkpoint({"messages": self.messages}, changed)
-        self._config = await self._saver.aput(self._config, *parts)
+    async def look(self, turns: int, *, last: bool) -> None:
+        """At the bytes stored."""
+        if self.peer.stored is not None and (last or self.peer.stored_is_cheap):
+            self.series.stored[turns] = await self.peer.stored()
+
+    async def read(self) -> float:
+        """The newest checkpoint, in milliseconds."""
+        began = time.perf_counter()
+        await self.peer.drive(self.peer.saver_of(0).aget_tuple(config_of(THREAD)))
+        return (time.perf_counter() - began) * 1e3
+
+    async def verify(self) -> None:
+        """Every message is there, in its place. Raises Mismatch."""
+        state = await self.peer.drive(self.peer.state(self._agent, run_config(THREAD)))
+        said = [message(index) for index in range(2 * len(self.series.turn_ms))]
+        expect(self.peer, "long conversation", state.values.get("messages"), said)
+
+
+async def long_thread(
+    peers: Sequence[Peer], turns: int, results: Results, said: Callable[[str], None]
+) -> dict[str, Series]:
+    """Hold the conversations; the last turns go into `results` as rounds do."""
+    held = [Conversation(peer) for peer in peers if not peer.many_only]
+    looks = {turns * number // LOOKS for number in range(1, LOOKS)}
+    for number in range(turns):
+        said(f"a thread of {turns} turns: {number}")
+        turn = number % len(held)
+        for one in [*held[turn:], *held[:turn]]:
+            await one.turn(number)
+            if number + 1 in looks:
+                await one.look(number + 1, last=False)
+    for _ in range(TIMED_TURNS):
+        for one in held:
+            results.add(engines.AFTER, one.peer.name, await one.read())
+    for one in held:
+        await one.verify()
+        await one.look(turns, last=True)
+        _note(results, one)
+    return {one.peer.name: one.series for one in held}
+
+
+def _note(results: Results, one: Conversation) -> None:
+    name, series = one.peer.name, one.series
+    for value in series.turn_ms[-TIMED_TURNS:]:
+        results.add(engines.TURN, name, value)
+    if any(series.wire_bytes):
+        for value in series.wire_bytes[-TIMED_TURNS:]:
+            results.add(engines.WIRE, name, value)
+    if series.stored:
+        results.add(engines.STORED, name, series.stored[max(series.stored)])

@@ -1,36 +1,27 @@
-"""The savers that are compared, each opened on fresh storage, with what it promises.
+"""What a saver has to be to take part, and our own: a router process before each storage.
 
 Rules: a promise is read from the running thing where it can be read, not from its reputation.
-Every saver gets the same disk. Savers take part only when their package is installed.
+Every saver gets the same disk and storage of its own. A row is one coroutine for all of them: for
+a saver that blocks, `Blocking` makes coroutines that never wait, and `now` runs those where they
+are, so that such a row costs what plain calls cost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import importlib.util
-import itertools
-import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from benchmarks.postgres import PostgresServer
+from langchain_core.runnables import RunnableConfig
+
+from benchmarks.servers import Place, Storage
 from benchmarks.values import Saver
 
-if TYPE_CHECKING:
-    from psycopg_pool import AsyncConnectionPool
-
-ROUTER: Final = "router"
-POSTGRES: Final = "postgres"
-POSTGRES_EACH: Final = "postgres, a saver each"
-SQLITE: Final = "sqlite"
-MEMORY: Final = "memory (no storage)"
-
-POOL_CONNECTIONS: Final = 10
-_serial: Final = itertools.count()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,73 +32,116 @@ class Peer:
     promise: str
     """What an acknowledged write survives."""
 
-    versions: dict[str, str]
-    saver_of: Callable[[int], Saver]
-    """The saver that client number n uses; most peers share one between all clients."""
+    savers: Callable[[int], Saver]
+    """The saver of client number n; most peers share one between all clients."""
 
-    close_and_measure: Callable[[], Awaitable[int]]
-    """Bytes on disk once everything is written out. The peer is of no use after it."""
+    versions: dict[str, str] = field(default_factory=dict)
+    stored: Callable[[], Awaitable[int]] | None = None
+    """Bytes that the storage holds now, without logs that it will overwrite."""
 
-    concurrent_only: bool = False
+    stored_is_cheap: bool = True
+    """Whether a plot may ask for it many times over a conversation."""
+
+    many_only: bool = False
     """Takes part in the rows with many clients only; alone it is the same as another peer."""
 
+    blocking: bool = False
+    """Its calls are made by workers of the operating system, not by tasks."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where the peers keep their data."""
+    delta: bool = False
+    """Its long conversation is in LangGraph's DeltaChannel."""
 
-    directory: Path
-    postgres: PostgresServer | None
+    def saver_of(self, client: int) -> Any:
+        """The saver with coroutines, whichever kind it is."""
+        return Blocking(self.savers(client)) if self.blocking else self.savers(client)
 
-    def fresh(self, kind: str) -> Path:
-        """A new empty directory."""
-        path = self.directory / f"{kind}-{next(_serial)}"
-        path.mkdir()
-        return path
+    async def run(self, agent: Any, value: Any, config: dict[str, Any]) -> Any:
+        """One run of an agent on this saver."""
+        return agent.invoke(value, config) if self.blocking else await agent.ainvoke(value, config)
+
+    async def state(self, agent: Any, config: dict[str, Any]) -> Any:
+        """What the saver gives the agent back."""
+        return agent.get_state(config) if self.blocking else await agent.aget_state(config)
+
+    async def drive(self, work: Coroutine[Any, Any, T]) -> T:
+        """What a row does, in the surroundings that its saver is made for."""
+        return await asyncio.to_thread(now, work) if self.blocking else await work
+
+    async def together(self, client: Callable[[int], Coroutine[Any, Any, None]], n: int) -> None:
+        """All clients at once; ends with the last one."""
+        if not self.blocking:
+            await asyncio.gather(*(client(number) for number in range(n)))
+            return
+        with ThreadPoolExecutor(n) as pool:
+            list(pool.map(lambda number: now(client(number)), range(n)))
 
 
 Opener = Callable[[Place], AbstractAsyncContextManager[Peer]]
 
 
-def openers(place: Place) -> dict[str, Opener]:
-    """The peers that can take part here, in the order of the table."""
-    found: dict[str, Opener] = {ROUTER: open_router}
-    if place.postgres is not None:
-        found[POSTGRES] = open_postgres
-        found[POSTGRES_EACH] = open_postgres_each
-    if importlib.util.find_spec("langgraph.checkpoint.sqlite") is not None:
-        found[SQLITE] = open_sqlite
-    found[MEMORY] = open_memory
-    return found
+class Blocking:
+    """A saver without coroutines, behind ones that never wait."""
+
+    def __init__(self, saver: Saver) -> None:
+        self._saver = saver
+        self.get_next_version = saver.get_next_version
+
+    async def aput(self, *args: Any) -> RunnableConfig:
+        return self._saver.put(*args)
+
+    async def aput_writes(self, *args: Any) -> None:
+        self._saver.put_writes(*args)
+
+    async def aget_tuple(self, config: RunnableConfig) -> Any:
+        return self._saver.get_tuple(config)
+
+    async def alist(self, config: RunnableConfig | None, *, limit: int) -> AsyncIterator[Any]:
+        for one in self._saver.list(config, limit=limit):
+            yield one
 
 
-@asynccontextmanager
-async def open_router(place: Place) -> AsyncIterator[Peer]:
-    """RouterSaver, on a router process with SQLite storage."""
-    from checkpoint_router import RouterSaver
-    from checkpoint_router.testing import running_router
-
-    directory = place.fresh("router")
-    with running_router(storage=f"sqlite:{directory}") as router:
-        async with RouterSaver(router.target) as saver:
-            await saver.asetup()
-
-            async def measure() -> int:
-                await saver.aclose()
-                await asyncio.to_thread(router.stop)
-                return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-
-            yield Peer(
-                name=ROUTER,
-                promise=await _promised(router.target),
-                versions=versions("langgraph-checkpoint-router", "grpcio", "protobuf")
-                | {"sqlite3": sqlite3.sqlite_version},
-                saver_of=lambda client: saver,
-                close_and_measure=measure,
-            )
+def now(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never waits. Raises RuntimeError if it does."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    work.close()
+    raise RuntimeError("a row for blocking savers waited for something else than its saver")
 
 
-async def _promised(target: str) -> str:
+def router(
+    name: str, storage: Callable[[Place], Storage], *, blocking: bool = False, delta: bool = False
+) -> Opener:
+    """Opens RouterSaver, on a router process before that storage."""
+
+    @asynccontextmanager
+    async def opened(place: Place) -> AsyncIterator[Peer]:
+        from checkpoint_router import RouterSaver
+        from checkpoint_router.testing import running_router
+
+        where = storage(place)
+        with running_router(storage=where.url) as process:
+            async with RouterSaver(process.target) as saver:
+                await saver.asetup()
+                yield Peer(
+                    name=name,
+                    promise=await promised(process.target),
+                    savers=lambda client: saver,
+                    versions=versions("langgraph-checkpoint-router", "grpcio", "protobuf")
+                    | where.versions,
+                    stored=where.stored,
+                    stored_is_cheap=where.stored_is_cheap,
+                    blocking=blocking,
+                    delta=delta,
+                )
+
+    return opened
+
+
+async def promised(target: str) -> str:
+    """What the router at `target` says of its storage."""
     import grpc
 
     from checkpoint_router.v1 import admin_service_pb2 as messages
@@ -116,140 +150,6 @@ async def _promised(target: str) -> str:
     async with grpc.aio.insecure_channel(target.removeprefix("router://")) as channel:
         call: Any = services.AdminServiceStub(channel).GetRouter
         return " ".join((await call(messages.GetRouterRequest())).promises)
-
-
-@asynccontextmanager
-async def open_postgres(place: Place, *, each: bool = False) -> AsyncIterator[Peer]:
-    """AsyncPostgresSaver on a pool of 10.
-
-    `each`: a saver object for each client over the same pool. One saver does one thing at a time,
-    however many connections its pool has, so this is the best that the saver can be made to do.
-    """
-    from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-    from psycopg import AsyncConnection
-    from psycopg.rows import DictRow, dict_row
-    from psycopg_pool import AsyncConnectionPool
-
-    if place.postgres is None:
-        raise LookupError("there is no PostgreSQL server here")
-    database = f"bench{next(_serial)}"
-    async with await AsyncConnection.connect(
-        place.postgres.url("postgres"), autocommit=True
-    ) as admin:
-        await admin.execute(f"CREATE DATABASE {database}".encode())
-    pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
-        place.postgres.url(database),
-        min_size=POOL_CONNECTIONS,
-        max_size=POOL_CONNECTIONS,
-        open=False,
-        kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row},
-    )
-    async with pool:
-        await pool.wait()
-        shared = AsyncPostgresSaver(pool)
-        await shared.setup()
-        savers: dict[int, Saver] = {}
-        commit, fsync, server = [await _shown(pool, name) for name in _PROMISES]
-
-        async def measure() -> int:
-            async with pool.connection() as connection:
-                await connection.execute("CHECKPOINT")
-                rows = await connection.execute(_STORED)
-                row = await rows.fetchone()
-                return int(row["bytes"]) if row else 0
-
-        def saver_of(client: int) -> Saver:
-            return savers.setdefault(client, AsyncPostgresSaver(pool)) if each else shared
-
-        yield Peer(
-            name=POSTGRES_EACH if each else POSTGRES,
-            promise=_survives(
-                power_loss=(commit, fsync) == ("on", "on"),
-                settings=f"synchronous_commit={commit}, fsync={fsync}",
-            ),
-            versions=versions("langgraph-checkpoint-postgres", "psycopg", "psycopg-pool")
-            | {"PostgreSQL": server},
-            saver_of=saver_of,
-            close_and_measure=measure,
-            concurrent_only=each,
-        )
-
-
-def open_postgres_each(place: Place) -> AbstractAsyncContextManager[Peer]:
-    """AsyncPostgresSaver at its best with many clients."""
-    return open_postgres(place, each=True)
-
-
-_PROMISES: Final = ("synchronous_commit", "fsync", "server_version")
-_STORED: Final = (
-    "SELECT sum(pg_total_relation_size(relid))::bigint AS bytes "
-    "FROM pg_stat_user_tables WHERE relname LIKE 'checkpoint%'"
-)
-
-
-async def _shown(pool: AsyncConnectionPool[Any], setting: str) -> str:
-    async with pool.connection() as connection:
-        rows = await connection.execute("SELECT current_setting(%s) AS value", (setting,))
-        return str((await rows.fetchone())["value"])
-
-
-_SYNCHRONOUS: Final = {0: "OFF", 1: "NORMAL", 2: "FULL", 3: "EXTRA"}
-
-
-@asynccontextmanager
-async def open_sqlite(place: Place) -> AsyncIterator[Peer]:
-    """AsyncSqliteSaver on a file, as its documentation opens it."""
-    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-
-    path = place.fresh("sqlite") / "checkpoints.db"
-    async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
-        await saver.setup()
-        pragmas: dict[str, Any] = {}
-        for name in ("journal_mode", "synchronous"):
-            async with saver.conn.execute(f"PRAGMA {name}") as cursor:
-                row = await cursor.fetchone()
-                pragmas[name] = row[0] if row else "?"
-        level = _SYNCHRONOUS.get(pragmas["synchronous"], "?")
-
-        async def measure() -> int:
-            await saver.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            return sum(each.stat().st_size for each in path.parent.iterdir())
-
-        yield Peer(
-            name=SQLITE,
-            promise=_survives(
-                power_loss=level in ("FULL", "EXTRA"),
-                settings=f"journal_mode={pragmas['journal_mode']}, synchronous={level}",
-            ),
-            versions=versions("langgraph-checkpoint-sqlite", "aiosqlite")
-            | {"sqlite3": sqlite3.sqlite_version},
-            saver_of=lambda client: saver,
-            close_and_measure=measure,
-        )
-
-
-@asynccontextmanager
-async def open_memory(place: Place) -> AsyncIterator[Peer]:
-    """InMemorySaver: not a rival, but the floor, what LangGraph itself costs."""
-    from langgraph.checkpoint.memory import InMemorySaver
-
-    saver = InMemorySaver()
-
-    async def measure() -> int:
-        return 0
-
-    yield Peer(
-        name=MEMORY,
-        promise="an acknowledged write survives nothing, not even the end of its process",
-        versions=versions("langgraph", "langgraph-checkpoint"),
-        saver_of=lambda client: saver,
-        close_and_measure=measure,
-    )
-
-
-def _survives(*, power_loss: bool, settings: str) -> str:
-    what = "a loss of power" if power_loss else "the end of its process, not a loss of power"
-    return f"an acknowledged write survives {what} ({settings})"
 
 
 def versions(*packages: str) -> dict[str, str]:

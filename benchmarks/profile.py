@@ -29,6 +29,7 @@ from rich.table import Table
 
 from benchmarks.echo import echo_ms, running_echo
 from benchmarks.graphs import SUPERSTEPS, run_config, talking_agent
+from benchmarks.peers import Peer
 from benchmarks.report import fsync_ms
 from benchmarks.rows import CLIENTS, a_conversation, one_checkpoint
 from benchmarks.sampler import Sampler, wait_for
@@ -138,7 +139,7 @@ async def timed(steps: Sequence[Step]) -> list[float]:
 
 async def superstep_ms(saver: Saver, runs: int) -> float:
     """A superstep of an agent, the median run."""
-    agent = talking_agent(saver)
+    agent = talking_agent(Peer(name="", promise="", savers=lambda client: saver), 0)
     taken = []
     for index in range(runs):
         began = time.perf_counter()

@@ -1,18 +1,19 @@
 """Rounds: every saver does every row once a round, and takes its turn in another order each time.
 
-Rules: a ratio compares two numbers of the same round; the table shows medians over rounds.
+Rules: a ratio compares two numbers of the same round; a table shows medians over rounds.
 """
 
 from __future__ import annotations
 
 import gc
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from benchmarks.peers import POSTGRES, Peer
-from benchmarks.rows import ROWS, Row, Scale
+from benchmarks.peers import Peer
+from benchmarks.rows import Row, Scale
 
 WARM_UP: Final = Scale(alone=300, each=4, runs=2)
 """Enough that every write-ahead log has grown to the size at which it is used again: a file that
@@ -21,7 +22,7 @@ grows costs a sync more than one that is overwritten, and grows only once."""
 
 @dataclass(slots=True)
 class Results:
-    """All numbers: row → saver → one value a round."""
+    """All numbers of one table: row → saver → one value a round."""
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
@@ -33,35 +34,47 @@ class Results:
         found = self.values.get(row, {}).get(peer)
         return statistics.median(found) if found else None
 
-    def ratio(self, row: str, peer: str, to: str = POSTGRES) -> float | None:
-        """The median of the rounds' ratios."""
-        mine, theirs = (self.values.get(row, {}).get(name) for name in (peer, to))
-        if not mine or not theirs:
+    def ratio(self, row: str, peer: str, rivals: Sequence[str], *, rate: bool) -> float | None:
+        """The median of the rounds' ratios to the best rival of that round."""
+        found = self.values.get(row, {})
+        theirs = [found[name] for name in rivals if name in found]
+        if peer not in found or not theirs:
             return None
-        return statistics.median(a / b for a, b in zip(mine, theirs, strict=True) if b)
+        best: Callable[[Sequence[float]], float] = max if rate else min
+        rounds = zip(found[peer], *theirs, strict=True)
+        return float(statistics.median(mine / best(others) for mine, *others in rounds))
 
 
 async def run_rounds(
-    peers: Sequence[Peer], *, rounds: int, scale: Scale, said: Callable[[str], None]
+    peers: Sequence[Peer],
+    rows: Sequence[Row],
+    *,
+    rounds: int,
+    scale: Scale,
+    warm_up: Scale | None,
+    until: float,
+    said: Callable[[str], None],
 ) -> Results:
-    """Take all the numbers. The first turn of each saver warms it up and is thrown away."""
+    """Take all the numbers. Before, each saver has a turn that is thrown away, or was verified.
+
+    There are fewer rounds, but one, if the next would end after `until` (monotonic).
+    """
     results = Results()
     for peer in peers:
-        said(f"warming up {peer.name}")
-        for row in rows_of(peer):
-            await row.measure(peer, WARM_UP, f"warm-{row.name}")
+        for row in rows:
+            if warm_up is not None and (row.many_clients or not peer.many_only):
+                said(f"warming up {peer.name}")
+                await peer.drive(row.measure(peer, warm_up, f"warm-{row.name}"))
     for number in range(rounds):
+        began = time.monotonic()
         turn = number % len(peers)
-        for row in ROWS:
+        for row in rows:
             for peer in [*peers[turn:], *peers[:turn]]:
-                if row in rows_of(peer):
+                if row.many_clients or not peer.many_only:
                     said(f"round {number + 1} of {rounds}: {row.name}: {peer.name}")
                     gc.collect()
-                    value = await row.measure(peer, scale, f"{number}-{row.name}")
+                    value = await peer.drive(row.measure(peer, scale, f"{number}-{row.name}"))
                     results.add(row.name, peer.name, value)
+        if 2 * time.monotonic() - began > until:
+            break
     return results
-
-
-def rows_of(peer: Peer) -> list[Row]:
-    """The rows in which a saver takes part."""
-    return [row for row in ROWS if row.many_clients or not peer.concurrent_only]
