@@ -330,6 +330,17 @@ async def test_bytes_that_changed_in_memory_are_neither_shown_nor_built_on(
     assert await read(routers.saver("acme")[0]) == messages(52)
 
 
+async def test_a_router_that_rebuilds_much_already_asks_for_whole_values(
+    routers: Routers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saver, line, at = await two_turns(routers)
+    monkeypatch.setattr(limits, "REBUILT_BYTES_MAX", 40 * KIB)
+    await put(saver, 3, messages(52), at=at)
+    assert line.calls == {"put": 2}
+    assert await read(routers.saver("acme")[0]) == messages(52)
+    assert routers.engine._writing._rebuilt_bytes == 0
+
+
 def lying(growth: Growth) -> Growth:
     """One that says something else than it should."""
     return structs.replace(growth, tail=growth.tail[:-1] + b"?")

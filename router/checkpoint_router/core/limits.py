@@ -126,6 +126,10 @@ STREAMS_MAX: Final = 8192
 BYTES_IN_FLIGHT_MAX: Final = 256 * MIB
 """Request bytes a router works on at once; beyond it a call is refused with a hint to retry."""
 
+REBUILT_BYTES_MAX: Final = 64 * MIB
+"""Bytes of values that puts at work at once may have rebuilt from what they continue; further puts
+send theirs whole, and count as such. Larger: small requests could fill the memory."""
+
 STREAM_ANSWER_BYTES_MAX: Final = 8 * MIB
 """Answers of one stream that wait to be read by the client; beyond it the router stops reading
 the stream and starts no more reads for it."""

@@ -15,6 +15,11 @@ from checkpoint_router.engine.threads import ThreadState
 from checkpoint_router.storage.port import Storage
 
 
+def size(blobs: Sequence[NewBlob | Growth]) -> int:
+    """Bytes that `whole` will need, which did not come with them."""
+    return sum(2 * b.keep + len(b.tail) for b in blobs if isinstance(b, Growth))
+
+
 async def whole(
     storage: Storage, state: ThreadState, gen: int, blobs: Sequence[NewBlob | Growth]
 ) -> tuple[NewBlob, ...]:

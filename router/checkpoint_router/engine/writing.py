@@ -8,13 +8,14 @@ that is `storing`: what the storage took in, the history must take in.
 import asyncio
 from collections.abc import Sequence
 
+from checkpoint_router.core import limits
 from checkpoint_router.core.accept import Accepted, Known, Refused, Wait, accept
 from checkpoint_router.core.answers import Growth, NewBlob, PutAnswer, ThreadClock
 from checkpoint_router.core.digests import blob_hash, event_digest
 from checkpoint_router.core.errors import InvalidArgument, ThreadDeleted
 from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.core.records import Event, entry_of, pack_event
-from checkpoint_router.core.token import unseal
+from checkpoint_router.core.records import Entry, Event, entry_of, pack_event
+from checkpoint_router.core.token import ReadToken, unseal
 from checkpoint_router.engine import rebuilding
 from checkpoint_router.engine.shard import Shard
 from checkpoint_router.engine.threads import ThreadState
@@ -26,6 +27,8 @@ class Writing:
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
+        self._rebuilt_bytes = 0
+        """Of what puts that are at work have rebuilt: requests that are small on the wire."""
 
     async def put(
         self,
@@ -50,13 +53,34 @@ class Writing:
             )
         _check_hashes(blobs)
         token = None if event.header is None else unseal(event.header.token, self._shard.key)
-        entry = entry_of(event, actual)
+        size = rebuilding.size(blobs)
+        if self._rebuilt_bytes + size > limits.REBUILT_BYTES_MAX:
+            blobs, size = [b for b in blobs if isinstance(b, NewBlob)], 0
+        self._rebuilt_bytes += size
+        try:
+            entry = entry_of(event, actual)
+            return await self._put(thread, event, packed, entry, token, blobs, patience)
+        finally:
+            self._rebuilt_bytes -= size
+
+    async def _put(
+        self,
+        thread: ThreadKey,
+        event: Event,
+        packed: bytes,
+        entry: Entry,
+        token: ReadToken | None,
+        blobs: Sequence[NewBlob | Growth],
+        patience: float,
+    ) -> PutAnswer:
         async with self._shard.threads.use(thread, fresh=False) as state:
             looked = not self._shard.storage.shared
             whole = await rebuilding.whole(self._shard.storage, state, event.gen, blobs)
             while True:
                 await self._shard.threads.settle(thread, state)
-                verdict = accept(state.history, event, actual, token, now_ms=self._shard.now_ms())
+                verdict = accept(
+                    state.history, event, entry.digest, token, now_ms=self._shard.now_ms()
+                )
                 match verdict:
                     case Known():
                         return PutAnswer(missing=(), clock=self._shard.clock(state.history))
