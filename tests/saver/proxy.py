@@ -25,6 +25,8 @@ class Proxy:
         self._answers.set()
         self._guard = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._left: int | None = None
+        """Bytes that may pass before all is cut; None for any number."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.target = f"router://127.0.0.1:{self._listener.getsockname()[1]}"
         self._closed = False
@@ -63,6 +65,17 @@ class Proxy:
                     each.shutdown(socket.SHUT_RDWR)
             self._open.clear()
 
+    def cut_after(self, size: int) -> None:
+        """Ends all connections when `size` more bytes have passed, whatever they are the middle
+        of."""
+        with self._guard:
+            self._left = size
+
+    @property
+    def is_to_cut(self) -> bool:
+        """Whether those bytes have not passed yet."""
+        return self._left is not None
+
     def switch(self, target: str) -> None:
         """Cuts all connections; later ones go to another upstream."""
         host, _, port = target.removeprefix("router://").rpartition(":")
@@ -100,8 +113,21 @@ class Proxy:
         with contextlib.suppress(OSError):
             while received := source.recv(65536):
                 gate.wait()
-                sink.sendall(received)
+                passed = self._passed(received)
+                sink.sendall(passed)
+                if len(passed) < len(received):
+                    self.cut()
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
         with self._guard:
             self._open -= {source, sink}
+        source.close()  # Else what is still sent to it would not be answered with an error.
+
+    def _passed(self, received: bytes) -> bytes:
+        """What of it is before a cut."""
+        with self._guard:
+            if self._left is None or self._left >= len(received):
+                self._left = None if self._left is None else self._left - len(received)
+                return received
+            passed, self._left = received[: self._left], None
+            return passed

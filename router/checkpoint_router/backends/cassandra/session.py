@@ -36,8 +36,9 @@ from cassandra.policies import (
 )
 from cassandra.query import BatchStatement, BatchType, PreparedStatement, tuple_factory
 
+from checkpoint_router.backends.cassandra.link import Link
 from checkpoint_router.backends.cassandra.statements import STATEMENTS, Name, in_keyspace
-from checkpoint_router.backends.cassandra.target import Login, Target
+from checkpoint_router.backends.cassandra.target import PREFIX, Login, Target
 from checkpoint_router.core.errors import Refused, RouterError, Unavailable
 
 Row = tuple[Any, ...]
@@ -59,6 +60,7 @@ class Session:
 
     def __init__(self, target: Target, login: Login) -> None:
         self._target = target
+        self._login = login
         self._loop = asyncio.get_running_loop()
         quorum = ExecutionProfile(
             load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(target.dc)),
@@ -75,6 +77,7 @@ class Session:
             if login.username
             else None,
             ssl_context=login.tls,
+            connection_class=Link,
             execution_profiles={EXEC_PROFILE_DEFAULT: quorum},
             reconnection_policy=ConstantReconnectionPolicy(_RECONNECT_SECONDS, None),
             # The driver writes in pieces of 4 KB; without this each waits for the one before.
@@ -99,7 +102,7 @@ class Session:
                     f"this Cassandra has no member in datacentre {self._target.dc!r}. Nothing was "
                     f"changed. Name one of {', '.join(sorted(there))}."
                 ) from None
-            raise _said(e, "connecting") from None
+            raise _not_connected(e, self._target, self._login) from None
 
     async def prepare(self) -> None:
         """Prepares every statement, on a keyspace that has the tables."""
@@ -200,6 +203,32 @@ def _settle(
         arrived.set_result(rows)
     else:
         arrived.set_exception(error)
+
+
+def _not_connected(error: Exception, target: Target, login: Login) -> RouterError:
+    """Our error for one that came before any request was sent."""
+    causes = list(error.errors.values()) if isinstance(error, NoHostAvailable) else [error]
+    said = "; ".join(dict.fromkeys(f"{cause}" for cause in causes))
+    where = f"Cassandra at {', '.join(target.hosts)}, port {target.port},"
+    if any(isinstance(cause, AuthenticationFailed) for cause in causes):
+        return Refused(
+            f"{where} let nobody in: {said}. Nothing was changed. {PREFIX}USERNAME and "
+            f"{PREFIX}PASSWORD_FILE must name a role that may log in, and its password."
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return Refused(
+            f"{where} is not believed to be who it says: {said}. Nothing was changed, and no "
+            f"password was sent. {PREFIX}CA_FILE must hold the authority that signed its "
+            f"certificate, which must name the host as the storage URL does."
+        )
+    tls = f"If that port speaks TLS, set {PREFIX}CA_FILE"
+    if login.tls is not None:
+        tls = f"{PREFIX}CA_FILE asks for TLS: if that port speaks none, unset it"
+        tls += f", and if it wants a certificate of its clients, set {PREFIX}CERTIFICATE_FILE"
+    return Unavailable(
+        f"{where} cannot be reached: {said}. Nothing was changed; try again when it runs. Look at "
+        f"the members of the datacentre and at the network. {tls}."
+    )
 
 
 def _said(error: BaseException, doing: str) -> RouterError:
