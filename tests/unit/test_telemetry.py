@@ -51,7 +51,9 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     # The API lets a process set its provider once only.
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    tracing.enabled.cache_clear()
     yield exporter
+    tracing.enabled.cache_clear()
     provider.shutdown()
 
 

@@ -40,6 +40,9 @@ from checkpoint_router.telemetry import export, logging, names
 GC_ALLOCATIONS: Final = 20_000
 """Objects made and not freed between two looks for cycles among the young."""
 
+SWITCH_SECONDS: Final = 0.0002
+"""For which a thread of the router may keep the interpreter from another."""
+
 CLOSE_SECONDS: Final = 1.0
 """Of the time to drain, kept for closing the storage."""
 
@@ -238,5 +241,8 @@ def run(settings: Settings, announce: Callable[[str], None] = _say_where) -> int
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 50, 100)
+    # The worker that writes needs the interpreter for microseconds, between statements and the
+    # disk; the loop would keep it from that for Python's 5 ms each time.
+    sys.setswitchinterval(SWITCH_SECONDS)
     asyncio.run(serve(settings, announce))
     return 0

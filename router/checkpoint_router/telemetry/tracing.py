@@ -6,6 +6,7 @@ call on the stream. Until an SDK is configured, `enabled` is False and no span i
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Final
 
 from opentelemetry import context as context_api
@@ -23,8 +24,10 @@ _NO_SPAN: Final = nullcontext()
 _SILENT: Final = (ProxyTracerProvider, trace.NoOpTracerProvider)
 
 
+@cache
 def enabled() -> bool:
-    """Whether spans go anywhere."""
+    """Whether spans go anywhere. Looked at once: what sets the provider of a router does so before
+    its first call, and the look costs each call as much as its checks."""
     return not isinstance(trace.get_tracer_provider(), _SILENT)
 
 
