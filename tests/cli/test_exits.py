@@ -33,7 +33,9 @@ def test_a_negative_answer_is_1(cli: Cli) -> None:
         (("thread", "show", "x" * 2000), "the limit is 1024"),
         (("serve", "--storage", "memory:", "--listen", "nowhere"), "is not HOST:PORT"),
         (("doctor", "--storage", "tape:1"), "no storage is called 'tape:1'"),
-        (("doctor", "--deep"), "--deep reads a whole storage"),
+        (("shard", "check"), "--storage"),
+        (("shard", "check", "--storage", "memory:"), "ends with its router"),
+        (("shard", "check", "--storage", "sqlite:/nowhere"), "no storage at sqlite:/nowhere"),
         (("config", "show", "--storage", "tape:1"), "no storage is called 'tape:1'"),
     ],
 )

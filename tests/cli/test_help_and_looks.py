@@ -41,6 +41,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
         "thread history",
         "thread conflicts",
         "thread delete",
+        "shard check",
         "config show",
         "doctor",
         "version",

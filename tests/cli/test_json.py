@@ -1,14 +1,18 @@
 """The JSON documents have exactly the fields that docs/reference/cli-json.md describes."""
 
+import asyncio
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from checkpoint_router import RouterSaver
+from checkpoint_router.backends.sqlite import SqliteStorage
 from checkpoint_router.cli.documents import metadata_of, plain
 from checkpoint_router.testing import RunningRouter
 from checkpoint_router.v1.types_pb2 import MetadataEntry, Value
@@ -48,7 +52,23 @@ def fields(value: Any, path: str = "") -> Iterator[str]:
             yield from fields(inner, f"{path}[]")
 
 
-def documents(cli: Cli, router: RunningRouter, saver: RouterSaver, tenant: str) -> Iterator[Any]:
+async def _opened_once(storage: SqliteStorage) -> None:
+    await storage.open()
+    await storage.close()
+
+
+def damaged_storage(directory: Path) -> str:
+    """The URL of one that lacks an index."""
+    storage = SqliteStorage(directory)
+    asyncio.run(_opened_once(storage))
+    with closing(sqlite3.connect(storage.file)) as conn:
+        conn.execute("DROP INDEX event_run")
+    return f"sqlite:{directory}"
+
+
+def documents(
+    cli: Cli, router: RunningRouter, saver: RouterSaver, tenant: str, damaged: str
+) -> Iterator[Any]:
     """One of each kind, with something in every list."""
     rivals(router.target, tenant, "disputed")
     first = put(saver, "plain", "c1", a=1)
@@ -64,6 +84,7 @@ def documents(cli: Cli, router: RunningRouter, saver: RouterSaver, tenant: str) 
         ("thread", "conflicts", "disputed"),
         ("thread", "delete", "plain", "--yes"),
         ("doctor",),
+        ("shard", "check", "--storage", damaged, "--repair"),
         ("config", "show", "--storage", "memory:"),
         ("version",),
     ):
@@ -73,11 +94,11 @@ def documents(cli: Cli, router: RunningRouter, saver: RouterSaver, tenant: str) 
 
 
 def test_each_document_has_the_fields_that_the_page_describes(
-    cli: Cli, router: RunningRouter, saver: RouterSaver, tenant: str
+    cli: Cli, router: RunningRouter, saver: RouterSaver, tenant: str, tmp_path: Path
 ) -> None:
     page = described()
     seen = set()
-    for document in documents(cli, router, saver, tenant):
+    for document in documents(cli, router, saver, tenant, damaged_storage(tmp_path)):
         kind = document["kind"]
         seen.add(kind)
         optional = {"storage"} if kind == "doctor" else set()

@@ -24,7 +24,6 @@ from scripts.redis_server import Server
 from tests import builders as b
 from tests.contract.child import checkpoint
 from tests.contract.servers import need_redis
-from tests.contract.test_scrub import fill, found_in
 from tests.saver.proxy import Proxy
 
 from .redis_shard import persist, router_on, server, stored
@@ -35,8 +34,6 @@ CUTS = 100
 """Fewer than the tries of a put: on a busy machine each of them may be cut off."""
 
 OTHER = ThreadKey("acme", "t2")
-VALUE = b.new_blob(b"\xdc\x00\x01" + b"x" * 3000)
-"""The first one of `fill`."""
 
 
 async def test_a_put_whose_answer_was_lost_is_one_event_with_one_dot(server: Server) -> None:
@@ -222,49 +219,12 @@ async def test_broken_records_entries_and_values_are_named_and_spare_the_others(
             await storage.image(b.THREAD)
 
 
-@pytest.mark.parametrize(
-    ("kind", "command", "said"),
-    [
-        ("p", "HDEL", "record is not there"),
-        ("b", "HDEL", "is not there"),
-        ("x", "APPEND", None),
-        ("x", "UNLINK", "do not have the hash"),
-        ("l", "LTRIM", "rests on"),
-        ("t", "DEL", "list of its tenant's threads"),
-    ],
-)
-async def test_a_look_at_all_of_it_finds_what_is_broken_and_changes_nothing(
-    server: Server, kind: str, command: str, said: str | None
-) -> None:
-    from checkpoint_router.backends.redis import layout
-
-    async with router_on(server.url) as storage:
-        await fill(storage)
-        client = storage._link  # type: ignore[attr-defined]  # to write what no router writes
-        keys = dict(zip("skcelpjbvinrtx", layout.keys(b.THREAD), strict=True))
-        (log,) = [key for key in await client.do("keys", "*") if key.startswith(keys["x"])]
-        field = {"p": layout.event_field(b.event_id("s", 3)), "b": VALUE.hash}.get(kind)
-        words = {
-            "HDEL": (keys[kind], field),
-            "APPEND": (log, b"more"),
-            "UNLINK": (log,),
-            "LTRIM": (keys[kind], 1, -1),
-            "DEL": (keys[kind],),
-        }[command]
-        await client.do("execute_command", command, *words)
-        before = await client.do("dbsize")
-        found = await found_in(storage)
-        assert bool(found) == (said is not None)
-        assert all(said in each for each in found if said)
-        assert await client.do("dbsize") == before
-
-
 def test_doctor_says_what_a_redis_promises_and_what_is_wrong_with_it(server: Server) -> None:
-    found = list(diagnose(server.url, deep=True))
+    found = list(diagnose(server.url))
     assert {f.verdict for f in found} == {Verdict.GOOD}
     assert "loss of power" in next(f.text for f in found if f.what == "promise")
     server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-    bad = [f.what for f in diagnose(server.url, deep=False) if f.verdict is Verdict.BAD]
+    bad = [f.what for f in diagnose(server.url) if f.verdict is Verdict.BAD]
     assert bad == ["settings", "alarm"]
     assert server.command("DBSIZE") == "0", "a look changes nothing"
 

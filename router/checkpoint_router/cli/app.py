@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 from checkpoint_router import __version__
-from checkpoint_router.cli import config, console, thread
+from checkpoint_router.cli import config, console, shard, thread
 from checkpoint_router.cli.console import Output
 from checkpoint_router.cli.dev import dev
 from checkpoint_router.cli.doctor import doctor
@@ -35,6 +35,7 @@ Exit codes: 0 done, 1 ran and the answer is no, 2 wrong usage, 3 no router answe
 app.command()(serve)
 app.command()(dev)
 app.add_typer(thread.app, name="thread", help="Look at threads, and delete them.")
+app.add_typer(shard.app, name="shard", help="Look through a whole storage, and mend its indexes.")
 app.add_typer(config.app, name="config", help="Look at the settings of a router.")
 app.command()(doctor)
 

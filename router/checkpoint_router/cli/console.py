@@ -8,11 +8,13 @@ is not an error; `NO_COLOR` is obeyed; nothing is buffered when this module retu
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, Final, TextIO
 
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -95,6 +97,17 @@ def complain(text: str, next_step: str = "") -> None:
     say(("error: ", "bold red"), "\n".join(map(words.printable, text.split("\n"))))
     if next_step:
         say(("next:  ", "bold"), next_step)
+
+
+@contextmanager
+def progress(doing: str) -> Iterator[Callable[[int, int], None]]:
+    """What is called with "so many of so many" draws a bar while somebody's terminal shows it."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    screen = _console(sys.stderr)
+    bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
+    with bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _console(stream: TextIO) -> Console:

@@ -24,7 +24,6 @@ from checkpoint_router.cli.options import (
     Timeout,
     link,
 )
-from checkpoint_router.core.errors import InvalidArgument
 from checkpoint_router.server.diagnose import Finding, Verdict, diagnose
 from checkpoint_router.wire.admin import PROTOCOL
 
@@ -40,10 +39,6 @@ def doctor(
             help="Look at this storage instead, without a router: sqlite:DIRECTORY or redis://….",
         ),
     ] = None,
-    deep: Annotated[
-        bool,
-        typer.Option("--deep", help="With --storage: read every record and value and verify it."),
-    ] = False,
     output: Format = Output.TABLE,
     timeout: Timeout = TIMEOUT_SECONDS_DEFAULT,
 ) -> None:
@@ -53,17 +48,11 @@ def doctor(
     Examples:
       checkpoint-router doctor
       checkpoint-router doctor --target router://10.0.0.7:7070
-      checkpoint-router doctor --storage sqlite:/var/lib/checkpoint-router --deep
+      checkpoint-router doctor --storage sqlite:/var/lib/checkpoint-router
     """
-    if deep and storage is None:
-        raise InvalidArgument(
-            "--deep reads a whole storage, which no router does while it runs. Stop the router, "
-            "and name its storage with --storage sqlite:DIRECTORY.",
-            field="deep",
-        )
     if storage is not None:
         subject = {"storage": storage}
-        found = _shown(diagnose(storage, deep=deep), output)
+        found = _shown(diagnose(storage), output)
     else:
         subject = {"target": target}
         with link(target, None, timeout) as router:

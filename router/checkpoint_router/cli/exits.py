@@ -52,8 +52,7 @@ def next_step(error: errors.RouterError) -> str:
             name = "name the one you mean with --target router://HOST:PORT."
             return f"start a router with {command} dev`, or {name}"
         case errors.DataLoss():
-            look = f"{command} doctor --storage sqlite:DIR`"
-            return f"stop the router and look at its storage with {look}."
+            return f"read the router's whole storage with {command} shard check --storage URL`."
         case errors.LimitExceeded() if "field" not in error.attributes:
             return f"{command} thread history` goes through a large thread page by page."
         case errors.InvalidArgument():

@@ -51,4 +51,5 @@ def lost(thread: ThreadKey, record: object, why: str) -> DataLoss:
         tenant=thread.tenant,
         thread=thread.thread,
         record=str(record),
+        why=why,
     )

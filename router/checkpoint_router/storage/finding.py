@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
-from checkpoint_router.core.errors import RouterError
+from checkpoint_router.storage.port import Facts
 
 
 class Verdict(StrEnum):
@@ -26,30 +25,10 @@ class Finding:
     text: str
 
 
-FAULTS_MAX: Final = 20
-"""Broken records that are named one by one."""
-
-
-class Tally:
-    """Of records and values that were read and verified, one after the other."""
-
-    def __init__(self) -> None:
-        self._checked = self._broken = 0
-
-    def add(self, fault: RouterError | None) -> Finding | None:
-        """Counts one, and names what is wrong with it, if something is and few were before."""
-        self._checked += 1
-        if fault is None:
-            return None
-        self._broken += 1
-        if self._broken > FAULTS_MAX:
-            return None
-        return Finding(what="record", verdict=Verdict.BAD, text=fault.message)
-
-    def end(self) -> Finding:
-        """What came of all of them."""
-        if self._broken:
-            text = f"{self._broken:,} of {self._checked:,} records and values cannot be read."
-            return Finding(what="records", verdict=Verdict.BAD, text=text)
-        text = f"all {self._checked:,} records and values are whole"
-        return Finding(what="records", verdict=Verdict.GOOD, text=text)
+def findings(facts: Facts) -> list[Finding]:
+    """Facts of a storage that is a server, as a report has them."""
+    good = {"storage": facts.url, "promise": facts.promise, **dict(sorted(facts.details.items()))}
+    return [
+        *(Finding(what=name, verdict=Verdict.GOOD, text=text) for name, text in good.items()),
+        *(Finding(what="alarm", verdict=Verdict.BAD, text=text) for text in facts.alarms),
+    ]

@@ -1,23 +1,21 @@
 """A look at a Cassandra for an operator, beside routers or without one. Nothing is changed."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
 
 from checkpoint_router.backends.cassandra.backend import CassandraStorage
 from checkpoint_router.backends.cassandra.target import Target, parse
-from checkpoint_router.storage.finding import Finding
-from checkpoint_router.storage.looking import findings, one_by_one
+from checkpoint_router.storage.finding import Finding, findings
 
 
-def diagnose(rest: str, deep: bool) -> Iterator[Finding]:
-    """What `cassandra:rest` looks like; `deep` reads every record and value and verifies it."""
-    yield from one_by_one(_look(parse(rest), deep))
+def diagnose(rest: str) -> list[Finding]:
+    """What `cassandra:rest` looks like."""
+    return asyncio.run(_look(parse(rest)))
 
 
-async def _look(target: Target, deep: bool) -> AsyncIterator[Finding]:
+async def _look(target: Target) -> list[Finding]:
     storage = CassandraStorage(target)
     try:
         await storage.open_to_look()
-        async for finding in findings(storage, deep=deep):
-            yield finding
+        return findings(await storage.facts())
     finally:
         await storage.close()

@@ -4,32 +4,44 @@ A row is written before its put is acknowledged, in another partition than the t
 wait together share the writing. It may name what is gone for a crash's length (a put or a removal
 that ended half way); it never lacks what was acknowledged.
 
+Of parts from which rows are removed there are versions (`parts`).
+
 Parts of a tenant: `t` has its threads; `c` with the first characters of a checkpoint id has the
-checkpoints that begin so, and `b` those beginnings, so that no part grows for ever (five
-characters of a version 6 UUID are about 30 hours); `r` with a run has its threads, which a reader
+checkpoints that begin so, and `b` those beginnings, so that no part grows for ever (six
+characters of a version 6 UUID are about two hours); `r` with a run has its threads, which a reader
 looks at. `s` with a slot, of no tenant, has the slot's threads, and is never removed from.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from checkpoint_router.backends.cassandra.fences import Fences
 from checkpoint_router.backends.cassandra.gather import Gather
+from checkpoint_router.backends.cassandra.parts import Part, Parts, name_of
 from checkpoint_router.backends.cassandra.place import Place
-from checkpoint_router.backends.cassandra.session import Session
+from checkpoint_router.backends.cassandra.session import Row, Session
 from checkpoint_router.backends.cassandra.statements import REMOVED, ROW, Name
 from checkpoint_router.backends.cassandra.values import key_of
+from checkpoint_router.core.errors import RouterError
 from checkpoint_router.core.ids import ThreadKey, leaf_of, slot_of
 from checkpoint_router.core.records import Entry, Kind
 
 Line = tuple[str, str, str, str, str]
 """tenant, part, k1, k2, k3."""
 
-BEGINNING: Final = 5
+Written = list[tuple[Line, int]]
+"""Lines with the version of their part that they were written to."""
+
+BEGINNING: Final = 6
 """Characters of a checkpoint id that name its part."""
 
 _ABOVE_ALL: Final = "\U0010ffff" * 257
 """Above each id: an id has at most 1,024 bytes."""
+
+_PARTS: Final = 32
+"""Parts that are removed from at once."""
 
 _BEGINNINGS_MAX: Final = 10_000
 """Parts that are remembered as written."""
@@ -38,42 +50,75 @@ _BEGINNINGS_MAX: Final = 10_000
 class Listings:
     """All of them."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, fences: Fences) -> None:
         self._session = session
+        self._fences = fences
+        self.parts = Parts(session, fences)
+        self._renewals: dict[Part, asyncio.Task[None]] = {}
         self._writes: Gather[Sequence[Line], None] = Gather(self._round, most=64)
         self._beginnings: set[tuple[str, str]] = set()
 
-    async def write(self, place: Place, entries: Iterable[Entry], writer: int) -> None:
+    async def write(self, place: Place, entries: Iterable[Entry], writer: int) -> Written:
         """What these entries of the live generation need, if it is not there. Durable on
-        return."""
+        return, and to be confirmed after the fence was read."""
         thread, state = place.thread, place.state
         gen = state.live
         lines: list[Line] = []
         beginnings: set[tuple[str, str]] = set()
         runs: set[str] = set()
         if not place.announced:
-            leaf = f"{leaf_of(thread.thread):04x}"
-            lines.append(("", f"s{slot_of(thread.thread)}", leaf, thread.tenant, thread.thread))
+            lines.append(slot_line(thread))
             lines.append((thread.tenant, "t", thread.thread, str(gen), f"{writer:016x}"))
         for entry in entries:
             if entry.kind is not Kind.CHECKPOINT:
                 continue
-            lines.append(_newest(thread, gen, entry))
+            lines.append(newest_line(thread, gen, entry))
             begins = thread.tenant, entry.checkpoint_id[:BEGINNING]
             if begins not in self._beginnings | beginnings:
                 beginnings.add(begins)
                 lines.append((begins[0], "b", begins[1], "", ""))
             if entry.run_id and entry.run_id not in place.runs | runs:
                 runs.add(entry.run_id)
-                lines.append((thread.tenant, f"r{entry.run_id}", thread.thread, "", ""))
-        if lines:
-            await self._writes.ask(lines)
+                lines.append(run_line(thread, entry.run_id))
+        written = await self._put(lines)
         if place.state == state:  # Else a prune may have taken what was written here.
             place.announced = True
             place.runs |= runs
         if len(self._beginnings) > _BEGINNINGS_MAX:
             self._beginnings.clear()
         self._beginnings |= beginnings
+        return written
+
+    async def confirm(self, written: Written) -> None:
+        """After a read of the fence that began after `written` was: all of it stands where
+        readers look."""
+        while True:
+            stale = []
+            for line, version in written:
+                part = line[:2]
+                if not self.parts.sure(part):
+                    await self.parts.look(part)
+                if (await self.parts.versions(part)).now != version:
+                    stale.append(line)
+            if not stale:
+                return
+            written = await self._put(stale)
+            await self._fences.read()
+
+    async def _put(self, lines: Iterable[Line]) -> Written:
+        """The same with the versions that they were written to, if their parts have any."""
+        written: list[tuple[Line, int]] = []
+        rows: list[Line] = []
+        for line in lines:
+            if _renewed(line):
+                version = (await self.parts.versions(line[:2])).now
+                written.append((line, version))
+                rows.append(_in(line, name_of(line[1], version)))
+            else:
+                rows.append(line)
+        if rows:
+            await self._writes.ask(rows)
+        return written
 
     async def _round(self, asked: list[Sequence[Line]]) -> list[None]:
         parts: dict[tuple[str, str], list[Line]] = {}
@@ -92,25 +137,73 @@ class Listings:
     ) -> None:
         """What names these entries; and, if nothing else is left, what names the thread. A row
         of the thread that is written meanwhile has another key, and stays."""
-        lines = [_newest(thread, gen, e) for e in entries if e.kind is Kind.CHECKPOINT]
+        lines = [newest_line(thread, gen, e) for e in entries if e.kind is Kind.CHECKPOINT]
         if thread_too:
-            of = (thread.tenant, "t", thread.thread, str(gen))
-            rows = await self._session.read(Name.LIST_OF, *of)
-            lines += [(*of, k3) for _, _, k3 in rows]
-        parts: dict[tuple[str, str], list[Line]] = {}
+            of = (thread.thread, str(gen))
+            names = (await self.parts.look((thread.tenant, "t"))).names((thread.tenant, "t"))
+            found = await asyncio.gather(
+                *(self._session.read(Name.LIST_OF, thread.tenant, name, *of) for name in names)
+            )
+            rows = dict.fromkeys(row for some in found for row in some)
+            lines += [(thread.tenant, "t", *row) for row in rows]
+        parts: dict[Part, list[Line]] = {}
         for line in lines:
             parts.setdefault(line[:2], []).append(line)
-        for some in parts.values():
-            for at in range(0, len(some), 200):
-                await self._session.together(
-                    (Name.LIST_REMOVE, (REMOVED, *line)) for line in some[at : at + 200]
+        doomed = list(parts.items())
+        for at in range(0, len(doomed), _PARTS):
+            some = doomed[at : at + _PARTS]
+            await asyncio.gather(*(self._remove_from(part, lines) for part, lines in some))
+
+    async def _remove_from(self, part: Part, lines: Sequence[Line]) -> None:
+        while True:
+            for name in (await self.parts.look(part)).names(part):
+                for at in range(0, len(lines), 200):
+                    await self._session.together(
+                        (Name.LIST_REMOVE, (REMOVED, *_in(line, name)))
+                        for line in lines[at : at + 200]
+                    )
+            await self._fences.read()
+            if self.parts.sure(part):
+                break
+        if self.parts.removed(part, len(lines)) and part not in self._renewals:
+            self._renewals[part] = task = asyncio.ensure_future(self._renew(part))
+            task.add_done_callback(lambda _: self._renewals.pop(part, None))
+
+    async def _renew(self, part: Part) -> None:
+        # One that fails stays as it is: the next to remove from the part goes on.
+        with contextlib.suppress(RouterError):
+            await self.parts.renew(part)
+
+    async def close(self) -> None:
+        """Leaves what is being renewed as it is: whoever comes next goes on with it."""
+        renewals = list(self._renewals.values())
+        for task in renewals:
+            task.cancel()
+        await asyncio.gather(*renewals, return_exceptions=True)
+
+    async def _rows(
+        self, part: Part, limit: int, name: Name, *bound: str, down: bool = False
+    ) -> list[Row]:
+        """Rows of all versions of a part, as one part would have them."""
+        versions = await self.parts.versions(part)
+        while True:
+            found = await asyncio.gather(
+                *(
+                    self._session.read(name, part[0], version, *bound, limit)
+                    for version in versions.names(part)
                 )
+            )
+            before, versions = versions, await self.parts.look(part)
+            if versions == before:
+                break  # Else rows may have gone to a version that was not read.
+        rows = {row for some in found for row in some}
+        return sorted(rows, reverse=down)[:limit]
 
     async def threads(self, tenant: str, after: str, limit: int) -> list[str]:
         """See `Storage.threads`."""
         found: list[str] = []
         while len(found) < limit:
-            rows = await self._session.read(Name.LIST_AFTER, tenant, "t", after, limit)
+            rows = await self._rows((tenant, "t"), limit, Name.LIST_AFTER, after)
             found += dict.fromkeys(k1 for k1, _, _ in rows)
             if len(rows) < limit:
                 break
@@ -149,7 +242,8 @@ class Listings:
     ) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         while len(found) < limit:
-            rows = await self._session.read(Name.LIST_BELOW, tenant, f"c{begins}", *below, limit)
+            part = (tenant, f"c{begins}")
+            rows = await self._rows(part, limit, Name.LIST_BELOW, *below, down=True)
             # One checkpoint may be stored in several namespaces; equal ones follow each other.
             found += dict.fromkeys((cid, thread) for cid, thread, _ in rows)
             if len(rows) < limit:
@@ -168,7 +262,28 @@ class Listings:
                 return found
 
 
-def _newest(thread: ThreadKey, gen: int, entry: Entry) -> Line:
+def _renewed(line: Line) -> bool:
+    """Whether rows are ever removed from its part."""
+    return line[1][:1] in ("t", "c")
+
+
+def _in(line: Line, name: str) -> Line:
+    return line[0], name, *line[2:]
+
+
+def slot_line(thread: ThreadKey) -> Line:
+    """The row of a thread in its slot."""
+    leaf = f"{leaf_of(thread.thread):04x}"
+    return "", f"s{slot_of(thread.thread)}", leaf, thread.tenant, thread.thread
+
+
+def run_line(thread: ThreadKey, run: str) -> Line:
+    """The row of a thread in a run's list."""
+    return thread.tenant, f"r{run}", thread.thread, "", ""
+
+
+def newest_line(thread: ThreadKey, gen: int, entry: Entry) -> Line:
+    """The row of a checkpoint in the list by checkpoint id."""
     cid = entry.checkpoint_id
     part = f"c{cid[:BEGINNING]}"
     return thread.tenant, part, cid, thread.thread, f"{gen} {key_of(entry.id).hex()}"

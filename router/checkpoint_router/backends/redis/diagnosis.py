@@ -1,33 +1,32 @@
 """A look at a Redis for an operator, beside routers or without one. Nothing is changed."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
 
 from checkpoint_router.backends.redis.backend import RedisStorage
 from checkpoint_router.backends.redis.place import Place, parse
 from checkpoint_router.core.errors import Refused
-from checkpoint_router.storage.finding import Finding, Verdict
-from checkpoint_router.storage.looking import findings, one_by_one
+from checkpoint_router.storage.finding import Finding, Verdict, findings
 
 
-def diagnose(rest: str, deep: bool) -> Iterator[Finding]:
-    """What `redis:rest` looks like; `deep` reads every record and value and verifies it."""
-    yield from one_by_one(_look(parse("redis", rest), deep))
+def diagnose(rest: str) -> list[Finding]:
+    """What `redis:rest` looks like."""
+    return asyncio.run(_look(parse("redis", rest)))
 
 
-def diagnose_tls(rest: str, deep: bool) -> Iterator[Finding]:
+def diagnose_tls(rest: str) -> list[Finding]:
     """The same over TLS."""
-    yield from one_by_one(_look(parse("rediss", rest), deep))
+    return asyncio.run(_look(parse("rediss", rest)))
 
 
-async def _look(place: Place, deep: bool) -> AsyncIterator[Finding]:
+async def _look(place: Place) -> list[Finding]:
     storage = RedisStorage(place)
     try:
         settings = await storage.open_to_look()
+        found = findings(await storage.facts())
         try:
             settings.check()
         except Refused as e:
-            yield Finding(what="settings", verdict=Verdict.BAD, text=e.message)
-        async for finding in findings(storage, deep=deep):
-            yield finding
+            found.insert(0, Finding(what="settings", verdict=Verdict.BAD, text=e.message))
+        return found
     finally:
         await storage.close()

@@ -7,7 +7,7 @@ Nothing is sent twice from here: the driver's own retries are off.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from hashlib import sha1
 from typing import Any, Final
 
@@ -105,6 +105,12 @@ class Link:
         for command in commands:
             pipe.execute_command(*command)
         return list(await self._answer(pipe.execute()))
+
+    async def keys(self, pattern: bytes) -> AsyncIterator[bytes]:
+        """Keys of all servers, some of them more than once. Raises Unavailable."""
+        found = self._open.scan_iter(match=pattern, count=1000)
+        while (key := await self._answer(anext(found, None))) is not None:
+            yield key
 
     async def of_each(self, *command: str) -> list[Any]:
         """The answer of each server that takes writes."""

@@ -12,15 +12,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from checkpoint_router.backends.sqlite import facts, mark, reader, schema, values
+from checkpoint_router.backends.sqlite import facts, mark, schema
 from checkpoint_router.backends.sqlite.watch import full
-from checkpoint_router.core.errors import InvalidArgument, RouterError
-from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.storage.finding import Finding, Tally, Verdict
+from checkpoint_router.core.errors import InvalidArgument
+from checkpoint_router.storage.finding import Finding, Verdict
 
 
-def diagnose(rest: str, deep: bool) -> Iterator[Finding]:
-    """What `sqlite:rest` looks like; `deep` reads every record and value and verifies it."""
+def diagnose(rest: str) -> Iterator[Finding]:
+    """What `sqlite:rest` looks like."""
     if not rest:
         raise InvalidArgument(
             "sqlite: names no directory. Write sqlite:DIRECTORY.", field="storage"
@@ -31,7 +30,7 @@ def diagnose(rest: str, deep: bool) -> Iterator[Finding]:
         yield _bad("file", f"{file} does not exist. Is it the right directory? A router makes it.")
         return
     yield _good("file", f"{file}, {file.stat().st_size:,} bytes")
-    with _lock(directory / "shard-0.lock") as holder:
+    with lock(directory / "shard-0.lock") as holder:
         if holder is not None:
             yield _note(
                 "lock",
@@ -42,14 +41,12 @@ def diagnose(rest: str, deep: bool) -> Iterator[Finding]:
             yield _good("lock", "no router uses it")
         try:
             with closing(schema.connect(file, readonly=True)) as conn:
-                yield from _look(conn, file, directory / "shard-0.mark", holder is None, deep)
+                yield from _look(conn, file, directory / "shard-0.mark", holder is None)
         except sqlite3.Error as e:
             yield _bad("file", f"SQLite cannot read it: {e}. Restore the directory from a backup.")
 
 
-def _look(
-    conn: sqlite3.Connection, file: Path, marked: Path, alone: bool, deep: bool
-) -> Iterator[Finding]:
+def _look(conn: sqlite3.Connection, file: Path, marked: Path, alone: bool) -> Iterator[Finding]:
     found = int(conn.execute("PRAGMA user_version").fetchone()[0])
     owner = int(conn.execute("PRAGMA application_id").fetchone()[0])
     if owner != schema.APPLICATION_ID:
@@ -69,8 +66,6 @@ def _look(
         return
     yield _came_forward(conn, marked)
     yield _integrity(conn)
-    if deep:
-        yield from _every_record(conn)
 
 
 def _held(conn: sqlite3.Connection) -> Iterator[Finding]:
@@ -97,45 +92,8 @@ def _integrity(conn: sqlite3.Connection) -> Finding:
     return _bad("integrity", f"{'; '.join(found)}. Restore the directory from a backup.")
 
 
-def _every_record(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """Opens each envelope and rebuilds each value, all in one snapshot."""
-    conn.execute("BEGIN")
-    tally = Tally()
-    for row, tenant, name, gen in conn.execute(
-        "SELECT th.id, tn.name, th.name, th.gen FROM thread th JOIN tenant tn ON tn.id = th.tenant"
-    ):
-        for fault in _records(conn, ThreadKey(tenant, name), row, gen):
-            if (named := tally.add(fault)) is not None:
-                yield named
-    conn.execute("ROLLBACK")
-    yield tally.end()
-
-
-def _records(
-    conn: sqlite3.Connection, thread: ThreadKey, row: int, gen: int
-) -> Iterator[RouterError | None]:
-    """One item for each thing that was verified: None, or what is wrong with it."""
-    try:
-        entries = reader.image(conn, thread).entries
-    except RouterError as e:
-        yield e
-        return
-    for entry in entries:
-        try:
-            reader.events(conn, thread, gen, (entry.id,))
-            yield None
-        except RouterError as e:
-            yield e
-    for (hash,) in conn.execute("SELECT h FROM blob WHERE t = ?", (row,)).fetchall():
-        try:
-            values.load(conn, row, hash, thread)
-            yield None
-        except RouterError as e:
-            yield e
-
-
 @contextmanager
-def _lock(file: Path) -> Iterator[str | None]:
+def lock(file: Path) -> Iterator[str | None]:
     """Holds the lock if it is free; gives the id of the process that has it, if one has."""
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)

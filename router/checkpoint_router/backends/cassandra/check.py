@@ -1,0 +1,253 @@
+"""What a look through a whole Cassandra needs beside the port: every thread, and every list.
+
+Threads are found by their partitions and by all lists, so that what any one of them lacks is seen.
+Rules: a row of a list is written as any router writes it, under the timestamp of rows, so it can
+come too late for nothing; one is removed only if what it names can never come to be seen again.
+"""
+
+import asyncio
+import secrets
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from itertools import groupby
+from typing import Final
+
+from checkpoint_router.backends.cassandra import index
+from checkpoint_router.backends.cassandra.backend import CALL_SECONDS, CassandraStorage
+from checkpoint_router.backends.cassandra.listings import (
+    BEGINNING,
+    Line,
+    newest_line,
+    run_line,
+    slot_line,
+)
+from checkpoint_router.backends.cassandra.session import Row, Session
+from checkpoint_router.backends.cassandra.statements import LOG, RECORD, REMOVED, ROW, VOID, Name
+from checkpoint_router.backends.cassandra.target import parse
+from checkpoint_router.backends.cassandra.values import key_of
+from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.core.records import Entry, Kind, unpack_entry
+from checkpoint_router.storage.codec import open_envelope
+from checkpoint_router.storage.port import ThreadImage
+from checkpoint_router.storage.scrub import Fault, Shard
+from checkpoint_router.storage.scrub import Kind as Wrong
+
+_AT_ONCE: Final = 32
+"""Rows that are asked for together. More: a live server has others to answer."""
+
+_PAGE: Final = 1000
+
+_LISTS: Final = {
+    "s": "the list of its slot's threads",
+    "t": "the list of its tenant's threads",
+    "c": "the list by checkpoint id",
+    "b": "the list of beginnings of checkpoint ids",
+    "r": "the list by run",
+}
+
+
+class _Looked(CassandraStorage):
+    """A storage whose session is lent."""
+
+    @property
+    def session(self) -> Session:
+        return self._parts.session
+
+
+@asynccontextmanager
+async def opened(rest: str, *, repair: bool) -> AsyncIterator[Shard]:
+    """The storage of `cassandra:rest`, to be looked through beside routers or without one."""
+    storage = _Looked(parse(rest))
+    try:
+        await storage.open_to_look()
+        yield CassandraShard(storage)
+    finally:
+        await storage.close()
+
+
+class CassandraShard:
+    """See `storage.scrub.Shard`."""
+
+    grace_seconds = CALL_SECONDS
+    """A put's batch and its rows in the lists are sent side by side, and sent again that long."""
+
+    def __init__(self, storage: _Looked) -> None:
+        self.storage = storage
+        self._session = storage.session
+        self._beyond: dict[ThreadKey, set[Line]] = defaultdict(set)
+        """Rows of lists by the thread that they name, where they may lead to nothing."""
+
+    async def whole(self, *, repair: bool) -> list[Fault]:
+        """Nothing: all belongs to a thread."""
+        return []
+
+    async def threads(self) -> Sequence[ThreadKey]:
+        """By name."""
+        partitions = await self._session.read(Name.ALL_THREADS)
+        found = {ThreadKey(tenant, name) for tenant, name, _ in partitions}
+        for tenant, part in await self._session.read(Name.ALL_LISTS):
+            async for rows in self._pages(tenant, part):
+                if not tenant:
+                    found |= {ThreadKey(*row[1:]) for row in rows}
+                elif part == "t":
+                    for row in rows:
+                        self._beyond[ThreadKey(tenant, row[0])].add((tenant, part, *row))
+                elif part[0] == "c":
+                    await self._lead_nowhere(tenant, part, rows)
+        return sorted(found | self._beyond.keys())
+
+    async def _pages(self, tenant: str, part: str) -> AsyncIterator[list[Row]]:
+        after: Row = ("", "", "")
+        of = (tenant, part)
+        while rows := await self._session.read(Name.LIST_AFTER_ROW, *of, *after, _PAGE):
+            yield rows
+            after = rows[-1]
+
+    async def _lead_nowhere(self, tenant: str, part: str, rows: Iterable[Row]) -> None:
+        """Keeps rows of the list by checkpoint id whose event has no record."""
+        named = sorted(
+            (thread, _event(k3), (tenant, part, cid, thread, k3)) for cid, thread, k3 in rows
+        )
+        for (thread, gen), some in groupby(named, lambda one: (one[0], one[1][0])):
+            lines = {key: line for _, (_, key), line in some}
+            keys = list(lines)
+            for at in range(0, len(keys), _AT_ONCE):
+                of = (tenant, thread, gen, RECORD, keys[at : at + _AT_ONCE])
+                for key, *_ in await self._session.read(Name.FIRST_KEYS, *of):
+                    lines.pop(key, None)
+            if lines:
+                self._beyond[ThreadKey(tenant, thread)].update(lines.values())
+
+    # One thread ------------------------------------------------------------------------------
+
+    async def index(self, thread: ThreadKey, image: ThreadImage, *, repair: bool) -> list[Fault]:
+        """Its lists and its log. What is put meanwhile may be seen half: see `grace_seconds`."""
+        shown = [entry for entry in image.entries if not entry.erased]
+        lacking = await self._lacking(_needed(thread, image.gen, shown, bool(image.entries)))
+        dead, unknown = await self._dead(thread, image)
+        if repair:
+            await self._mend(thread, lacking, dead)
+        faults = [_fault(Wrong.INDEX, thread, line, "lacks it") for line in lacking]
+        faults += [
+            _fault(Wrong.INDEX, thread, line, "has it, and it is gone for ever") for line in dead
+        ]
+        text = "has it, and it is not there: its put was not finished, or the log lost it"
+        faults += [_fault(Wrong.NOTE, thread, line, text) for line in unknown]
+        return faults + await self._log(thread, image)
+
+    async def _lacking(self, needed: Iterable[Line]) -> list[Line]:
+        """Those of these rows that are not there; an empty last field stands for any."""
+        lines = list(dict.fromkeys(needed))
+        found: list[Line] = []
+        for at in range(0, len(lines), _AT_ONCE):
+            some = lines[at : at + _AT_ONCE]
+            there = await asyncio.gather(
+                *(self._session.read(Name.LIST_OF, *line[:4]) for line in some)
+            )
+            for line, rows in zip(some, there, strict=True):
+                if not any(line[1] == "t" or row[2] == line[4] for row in rows):
+                    found.append(line)
+        return found
+
+    async def _dead(self, thread: ThreadKey, image: ThreadImage) -> tuple[list[Line], list[Line]]:
+        """Rows that name what was deleted or pruned; and those that name what was never seen."""
+        keys = {key_of(entry.id): entry.erased for entry in image.entries}
+        shown = any(not erased for erased in keys.values())
+        dead: list[Line] = []
+        unknown: list[Line] = []
+        for line in self._beyond.get(thread, ()):
+            gen, key = (int(line[3]), b"") if line[1] == "t" else _event(line[4])
+            seen = shown if line[1] == "t" else keys.get(key) is False
+            if gen == image.gen and seen:
+                continue
+            rows = await self._session.read(Name.LIST_OF, *line[:4])
+            if line[4] in (row[2] for row in rows):
+                never_again = gen < image.gen or keys.get(key, False)
+                (dead if never_again else unknown).append(line)
+        return dead, unknown
+
+    async def _mend(self, thread: ThreadKey, lacking: Sequence[Line], dead: Sequence[Line]) -> None:
+        for line in dead:
+            await self._session.write(Name.LIST_REMOVE, REMOVED, *line)
+        for line in lacking:
+            if line[1] != "t":
+                await self._session.write(Name.LIST_PUT, *line, ROW)
+                continue
+            mine = (*line[:4], secrets.token_hex(8))
+            await self._session.write(Name.LIST_PUT, *mine, ROW)
+            # A removal that came between has not seen this one.
+            image = await self.storage.image(thread)
+            if str(image.gen) != line[3] or all(entry.erased for entry in image.entries):
+                await self._session.write(Name.LIST_REMOVE, REMOVED, *mine)
+
+    async def _log(self, thread: ThreadKey, image: ThreadImage) -> list[Fault]:
+        """What of a thread's log is not there, or is there and not shown."""
+        counts = await index.counts_of(self._session, thread, image.gen)
+        rows = await self._session.read(Name.INDEX, thread.tenant, thread.thread, image.gen)
+        numbers: dict[int, set[int]] = defaultdict(set)
+        for row in rows:
+            if row[0] == LOG:
+                numbers[_actor(row)].add(row[2])
+        found = []
+        gaps = set()
+        for actor in sorted(numbers.keys() | counts.keys()):
+            last = max(counts.get(actor, 0), *numbers[actor], 0)
+            if len(numbers[actor]) < last:
+                gaps.add(actor)
+                text = f"the log lacks {last - len(numbers[actor]):,} of {last:,} events of it"
+                what = f"router {actor:016x}"
+                found.append(Fault(kind=Wrong.LOG, thread=thread, record=what, text=text))
+        logged = [row for row in rows if row[0] == LOG and _actor(row) not in gaps]
+        return found + await self._hidden(thread, image, logged, rows)
+
+    async def _hidden(
+        self, thread: ThreadKey, image: ThreadImage, logged: Sequence[Row], rows: Sequence[Row]
+    ) -> list[Fault]:
+        """Events that stand in the log and are not shown."""
+        void = {(row[1], row[2]) for row in rows if row[0] == VOID}
+        shown = {entry.id for entry in image.entries}
+        found = []
+        for row in logged:
+            entry = unpack_entry(open_envelope(row[3] or b"", thread, "log row"))
+            if entry.id in shown or (row[1], row[2]) in void:
+                continue
+            of = (thread.tenant, thread.thread, image.gen, RECORD, [key_of(entry.id)])
+            recorded = bool(await self._session.read(Name.FIRST_KEYS, *of))
+            what = "a value of it is" if recorded else "its record is"
+            text = f"it stands in the log, and {what} not there: it is lost, or was never answered"
+            # A put that met a prune leaves such a row, if its router died before it could say so.
+            kind = Wrong.NOTE if recorded and image.erasures else Wrong.RECORD
+            found.append(Fault(kind=kind, thread=thread, record=f"event {entry.id}", text=text))
+        return found
+
+
+def _needed(thread: ThreadKey, gen: int, shown: Sequence[Entry], used: bool) -> list[Line]:
+    lines = [slot_line(thread)] if used else []
+    if shown:
+        lines.append((thread.tenant, "t", thread.thread, str(gen), ""))
+    for entry in shown:
+        if entry.kind is Kind.CHECKPOINT:
+            lines.append(newest_line(thread, gen, entry))
+            lines.append((thread.tenant, "b", entry.checkpoint_id[:BEGINNING], "", ""))
+            if entry.run_id:
+                lines.append(run_line(thread, entry.run_id))
+    return lines
+
+
+def _event(k3: str) -> tuple[int, bytes]:
+    """Generation and event of a row of the list by checkpoint id; none for a row of nobody."""
+    gen, _, key = k3.partition(" ")
+    try:
+        return int(gen), bytes.fromhex(key)
+    except ValueError:
+        return 0, b""
+
+
+def _actor(row: Row) -> int:
+    return int.from_bytes(row[1], "big")
+
+
+def _fault(kind: Wrong, thread: ThreadKey, line: Line, how: str) -> Fault:
+    record = f"checkpoint {line[2]}" if line[1][0] == "c" else "the thread"
+    return Fault(kind=kind, thread=thread, record=record, text=f"{_LISTS[line[1][0]]} {how}")

@@ -1,0 +1,311 @@
+"""What a look through a whole Redis needs beside the port: every thread, and every index row.
+
+Threads are found by their keys and by all lists, so that what any one of them lacks is seen. A
+thread's index is compared with its log, and mended, by one script, so that no put comes between.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from checkpoint_router.backends.redis import layout
+from checkpoint_router.backends.redis.backend import RedisStorage
+from checkpoint_router.backends.redis.link import IMAGE, Link, Script
+from checkpoint_router.backends.redis.place import parse
+from checkpoint_router.core.errors import Refused, Unavailable
+from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey, slot_of
+from checkpoint_router.core.records import Entry, Kind, unpack_entry
+from checkpoint_router.storage.codec import open_envelope
+from checkpoint_router.storage.port import ThreadImage
+from checkpoint_router.storage.scrub import Fault, Shard
+from checkpoint_router.storage.scrub import Kind as Wrong
+
+CHECK: Final = Script("check")
+
+_AT_ONCE: Final = 1000
+"""Rows of a list in one answer."""
+
+_SLOTS_MAX: Final = 16
+"""Slots whose lists are remembered while their threads are looked at."""
+
+_TRIES_MAX: Final = 20
+"""For a thread that is pruned again and again meanwhile."""
+
+_LISTS: Final = {
+    "e": "the table of places in the log",
+    "j": "the table of checkpoints",
+    "n": "the list by checkpoint id",
+    "r": "the list by run",
+    "t": "the list of its tenant's threads",
+    "i": "the list of its slot's threads",
+    "c": "the counts",
+}
+
+_OF_THREAD: Final = frozenset(b"%c" % kind for kind in b"kcelpjbv")
+_OF_TENANT: Final = frozenset(b"%c" % kind for kind in b"nrt")
+
+Row = tuple[str, bytes, bytes]
+"""List, member, event (empty: the thread)."""
+
+
+class _Looked(RedisStorage):
+    """A storage that puts nothing back."""
+
+    @property
+    def link(self) -> Link:
+        return self._link
+
+    def _noticed(self, what: str) -> None:
+        raise Unavailable(f"Redis lost writes while it was read through: {what}. Begin again.")
+
+
+@asynccontextmanager
+async def opened(rest: str, *, repair: bool, scheme: str = "redis") -> AsyncIterator[Shard]:
+    """The storage of `redis:rest`, to be looked through beside routers or without one."""
+    storage = _Looked(parse(scheme, rest))
+    try:
+        await storage.open_to_look()
+        found = await storage.link.do("get", layout.FORMAT_KEY)
+        if found not in (None, layout.FORMAT):
+            raise Refused(
+                f"this Redis has storage format {found!r}; this version knows "
+                f"{layout.FORMAT.decode()}. Nothing was read or changed. Use the version that "
+                f"wrote it."
+            )
+        yield RedisShard(storage)
+    finally:
+        await storage.close()
+
+
+@asynccontextmanager
+async def opened_tls(rest: str, *, repair: bool) -> AsyncIterator[Shard]:
+    """The same over TLS."""
+    async with opened(rest, repair=repair, scheme="rediss") as shard:
+        yield shard
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What keys there are of a slot."""
+
+    counted: int | None = None
+    """Writes, as the slot's own state has them."""
+    threads: set[ThreadKey] = field(default_factory=set)
+    """Those with keys of their own."""
+    tenants: set[str] = field(default_factory=set)
+    """Those with lists."""
+
+
+class RedisShard:
+    """See `storage.scrub.Shard`."""
+
+    grace_seconds = 0.0
+
+    def __init__(self, storage: _Looked) -> None:
+        self.storage = storage
+        self._link = storage.link
+        self._slots: dict[int, _Slot] = {}
+        self._rows: dict[int, asyncio.Future[dict[ThreadKey, set[Row]]]] = {}
+
+    async def whole(self, *, repair: bool) -> list[Fault]:
+        """Keys of slots and tenants."""
+        await self._scan()
+        found = []
+        for number, slot in sorted(self._slots.items()):
+            if slot.counted and not slot.threads:
+                text = f"it counted {slot.counted:,} writes, and there is nothing of any thread"
+                found.append(_fault(Wrong.LOG, f"slot {number}", text))
+            if slot.threads and slot.counted is None:
+                text = "it has threads, and its count of writes is gone: somebody removed keys"
+                found.append(_fault(Wrong.NOTE, f"slot {number}", text))
+        used = any(slot.threads for slot in self._slots.values())
+        if used and await self._link.do("get", layout.SYSTEM_KEY) is None:
+            text = "it is not there. A router that runs may put it back; else the next to start "
+            text += "makes another, and every run begins anew"
+            found.append(_fault(Wrong.RECORD, "the key that seals tokens", text))
+        return found + await self._bits(repair)
+
+    async def _bits(self, repair: bool) -> list[Fault]:
+        """In which slots a tenant may have threads."""
+        found = []
+        for number, slot in sorted(self._slots.items()):
+            of_keys = {thread.tenant for thread in slot.threads}
+            for tenant in sorted(slot.tenants | of_keys):
+                place = layout.slots_key(tenant), number
+                if not await self._link.do("getbit", *place):
+                    if repair:
+                        await self._link.do("setbit", *place, 1)
+                    text = (
+                        f"tenant {tenant!r} has threads in it, and the list of its slots lacks it"
+                    )
+                    found.append(_fault(Wrong.INDEX, f"slot {number}", text, mended=repair))
+        return found
+
+    async def threads(self) -> Sequence[ThreadKey]:
+        """Slot by slot."""
+        found: list[ThreadKey] = []
+        for number, slot in sorted(self._slots.items()):
+            found += sorted(slot.threads | set(await self._rows_of(number)))
+        return found
+
+    async def _scan(self) -> None:
+        """Every key that is there from the beginning to the end is seen at least once."""
+        self._slots.clear()
+        async for key in self._link.keys(b"cr:{*"):
+            head, _, rest = key.partition(b"}:")
+            kind, _, name = rest.partition(b":")
+            slot = self._slots.setdefault(int(head[4:]), _Slot())
+            if kind == b"s":
+                slot.counted = int(await self._link.do("hget", key, "seq") or 0)
+            elif kind in _OF_THREAD:
+                slot.threads.add(ThreadKey(*name.decode().split("\0", 1)))
+            elif kind in _OF_TENANT:
+                slot.tenants.add(name.decode())
+
+    # The lists of a slot ---------------------------------------------------------------------
+
+    async def _rows_of(self, slot: int) -> dict[ThreadKey, set[Row]]:
+        """Rows by the thread that they name."""
+        if slot not in self._rows:
+            if len(self._rows) >= _SLOTS_MAX:
+                self._rows.clear()
+            self._rows[slot] = asyncio.ensure_future(self._read_rows(slot))
+        return await self._rows[slot]
+
+    async def _read_rows(self, slot: int) -> dict[ThreadKey, set[Row]]:
+        found: dict[ThreadKey, set[Row]] = defaultdict(set)
+        async for member in self._members(layout.by_leaf(slot)):
+            tenant, _, name = member[2:].partition(b"\0")
+            found.setdefault(ThreadKey(tenant.decode(), name.decode()), set())
+        for tenant_name in self._slots[slot].tenants:
+            async for member in self._members(layout.of_tenant("n", slot, tenant_name)):
+                _, name, id = member.split(b"\0", 2)
+                found[ThreadKey(tenant_name, name.decode())].add(("n", member, id))
+            async for member in self._members(layout.of_tenant("r", slot, tenant_name)):
+                name, _, id = member[16:].partition(b"\0")
+                found[ThreadKey(tenant_name, name.decode())].add(("r", member, id))
+            async for member in self._members(layout.of_tenant("t", slot, tenant_name)):
+                found[ThreadKey(tenant_name, member.decode())].add(("t", member, b""))
+        return found
+
+    async def _members(self, key: bytes) -> AsyncIterator[bytes]:
+        low = b"-"
+        while page := await self._link.do("zrangebylex", key, low, b"+", 0, _AT_ONCE):
+            for member in page:
+                yield member
+            low = b"(" + page[-1]
+
+    # One thread ------------------------------------------------------------------------------
+
+    async def index(self, thread: ThreadKey, image: ThreadImage, *, repair: bool) -> list[Fault]:
+        """By one script, which answers for the moment in which it runs."""
+        rows = (await self._rows_of(slot_of(thread.thread))).get(thread, set())
+        for _ in range(_TRIES_MAX):
+            log = await self._log(thread)
+            ask = {**log.ask(), "mend": repair}
+            wanted = {row[:2] for row in log.sets()}
+            ask["beyond"] = [row for row in rows if row[:2] not in wanted]
+            verdict, *found = await self._link.run(CHECK, thread, ask)
+            if verdict == b"done":
+                return [*log.gaps(), *(_said(thread, *one) for one in found[0])]
+        raise Unavailable(f"thread {thread.thread!r} is pruned all the time. Look again later.")
+
+    async def _log(self, thread: ThreadKey) -> "_Log":
+        ask: dict[str, Any] = {"gen": "", "erased": 0, "counts": []}
+        gen, _, flat, rows = await self._link.run(IMAGE, thread, ask)
+        counts = dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
+        return _Log(thread, gen, counts, rows)
+
+
+class _Log:
+    """A thread's log at one moment, and what its index has to be for it."""
+
+    def __init__(
+        self, thread: ThreadKey, gen: bytes, counts: dict[bytes, int], rows: Sequence[bytes]
+    ) -> None:
+        self.thread = thread
+        self._gen, self._counts = gen, counts
+        self._numbers: dict[bytes, set[int]] = defaultdict(set)
+        for row in rows:
+            self._numbers[row[1:9]].add(int.from_bytes(row[9:17], "big"))
+        self._erased = sum(row[0] for row in rows)
+        self._entries = [
+            (row[0], unpack_entry(open_envelope(row[17:], thread, "index entry"))) for row in rows
+        ]
+
+    def gaps(self) -> list[Fault]:
+        """Actors whose rows are not 1, 2, 3 … up to what was counted."""
+        found = []
+        for actor in sorted(self._numbers.keys() | self._counts.keys() - {b"live", b"erased"}):
+            numbers = self._numbers.get(actor, set())
+            last = max(self._counts.get(actor, 0), *numbers, 0)
+            if len(numbers) < last:
+                text = f"the log lacks {last - len(numbers):,} of {last:,} events that it gave it"
+                found.append(_fault(Wrong.LOG, f"router {actor.hex()}", text, self.thread))
+        return found
+
+    def sets(self) -> list[Row]:
+        """Rows that lists must have for it."""
+        found: list[Row] = []
+        for erased, entry in self._entries:
+            if not erased and entry.kind is Kind.CHECKPOINT:
+                by_id, by_run = self._listed(entry)
+                found.append(("n", by_id, b""))
+                if by_run:
+                    found.append(("r", by_run, b""))
+        if len(self._entries) > self._erased:
+            found.append(("t", self.thread.thread.encode(), b""))
+        return found
+
+    def _listed(self, entry: Entry) -> tuple[bytes, bytes]:
+        tail = self.thread.thread.encode() + b"\0" + layout.event_field(entry.id)
+        by_run = b"" if entry.run_id is None else layout.run_hash(entry.run_id) + tail
+        return entry.checkpoint_id.encode() + b"\0" + tail, by_run
+
+    def ask(self) -> dict[str, Any]:
+        """For the script."""
+        rows = []
+        indices: dict[SegmentId, set[int]] = defaultdict(set)
+        for position, (erased, entry) in enumerate(self._entries):
+            member = by_id = by_run = b""
+            if not erased and entry.kind is Kind.CHECKPOINT:
+                by_id, by_run = self._listed(entry)
+                run = b"" if entry.run_id is None else layout.run_hash(entry.run_id)
+                member = entry.checkpoint_id.encode() + b"\0" + run
+            place = position.to_bytes(8, "big") + entry.digest
+            rows.append((layout.event_field(entry.id), place, member, by_id, by_run))
+            indices[entry.id.segment].add(entry.id.index)
+        return {
+            "gen": self._gen,
+            "erasures": self._counts.get(b"erased", 0),
+            "erased": self._erased,
+            "total": len(self._entries),
+            "live": len(self._entries) - self._erased,
+            "counts": [(actor, max(numbers)) for actor, numbers in self._numbers.items()],
+            "gapless": [(segment, _gapless(known)) for segment, known in indices.items()],
+            "thread": self.thread.thread,
+            "leaf": layout.leaf_of_thread(self.thread),
+            "rows": rows,
+        }
+
+
+def _gapless(known: set[int]) -> int:
+    last = 0
+    while last + 1 in known:
+        last += 1
+    return last
+
+
+def _said(thread: ThreadKey, list: bytes, id: bytes, how: bytes) -> Fault:
+    record = f"event {EventId(SegmentId(id[:16]), int(id[16:]))}" if id else "the thread"
+    text = "lacks it, or has it wrong" if how == b"lacks" else "has it, and it is not there"
+    return _fault(Wrong.INDEX, record, f"{_LISTS[list.decode()]} {text}", thread)
+
+
+def _fault(
+    kind: Wrong, record: str, text: str, thread: ThreadKey | None = None, *, mended: bool = False
+) -> Fault:
+    return Fault(kind=kind, thread=thread, record=record, text=text, mended=mended)

@@ -1,0 +1,304 @@
+"""Looks through whole storages: each kind of damage is found, and what is an index is mended."""
+
+import asyncio
+import random
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checkpoint_router.backends.cassandra.check import CassandraShard
+from checkpoint_router.core.ids import ThreadKey, slot_of
+from checkpoint_router.server.diagnose import check
+from checkpoint_router.storage.open import storage_from_url
+from checkpoint_router.storage.port import Erase, Storage, Stored
+from checkpoint_router.storage.scrub import Kind, Report
+from tests import builders as b
+from tests.contract import servers
+
+from . import damage
+
+Plant = Callable[[str, int], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """A real one, and its table of damage."""
+
+    name: str
+    url: Callable[[Path], str]
+    cases: dict[str, set[Kind]]
+    plant: Plant
+    """Gets the URL, and the actor of whoever wrote."""
+    records: Callable[[str], Any]
+
+
+def _of(*tables: Any) -> dict[str, set[Kind]]:
+    return {name: kinds for table in tables for name, (_, kinds) in table.items()}
+
+
+def _redis(name: str, url: Callable[[], str], *, cluster: bool) -> Engine:
+    return Engine(
+        name=name,
+        url=lambda _: url(),
+        cases=_of(damage.REDIS),
+        plant=lambda url, _: damage.damage_redis(url, cluster=cluster),
+        records=lambda url: damage.records_of_redis(url, cluster=cluster),
+    )
+
+
+ENGINES = (
+    Engine(
+        name="sqlite",
+        url=lambda d: f"sqlite:{d}/shard",
+        cases=_of(damage.SQLITE),
+        plant=lambda url, _: damage.damage_sqlite(url),
+        records=damage.records_of_sqlite,
+    ),
+    _redis("redis", servers.redis, cluster=False),
+    _redis("redis-cluster", servers.redis_cluster, cluster=True),
+    Engine(
+        name="cassandra",
+        url=lambda _: servers.cassandra("check"),
+        cases=_of(damage.CASSANDRA_LISTS, damage.CASSANDRA),
+        plant=damage.damage_cassandra,
+        records=damage.records_of_cassandra,
+    ),
+)
+
+
+@pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    chosen: Engine = request.param
+    return chosen
+
+
+@pytest.fixture
+def url(engine: Engine, tmp_path: Path) -> str:
+    """Of an empty storage."""
+    return engine.url(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No put of a test is under way for longer, on a server that is well."""
+    monkeypatch.setattr(CassandraShard, "grace_seconds", 1.0)
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Storage]:
+    storage = storage_from_url(url)
+    await storage.open()
+    try:
+        yield storage
+    finally:
+        await storage.close()
+
+
+async def look(url: str, *, repair: bool = False) -> Report:
+    """On a loop of its own, as a process of its own has one."""
+    return await asyncio.to_thread(lambda: asyncio.run(check(url, repair=repair)))
+
+
+def found(report: Report) -> dict[str, set[Kind]]:
+    """Kinds of what is broken still, by thread."""
+    kinds: dict[str, set[Kind]] = {}
+    for fault in report.faults:
+        if not fault.mended:
+            name = fault.thread.thread if fault.thread else fault.record
+            kinds.setdefault(name, set()).add(fault.kind)
+    return kinds
+
+
+async def test_each_damage_is_found_and_what_is_an_index_is_mended(
+    engine: Engine, url: str
+) -> None:
+    threads = [ThreadKey("acme", name) for name in engine.cases]
+    async with opened(url) as storage:
+        for thread in threads:
+            await damage.fill(storage, thread)
+        actor = storage.actor
+    whole = await look(url)
+    assert (found(whole), whole.threads, whole.events) == ({}, len(threads), 4 * len(threads))
+    await asyncio.to_thread(engine.plant, url, actor)
+    before = await asyncio.to_thread(engine.records, url)
+
+    assert found(await look(url)) == {name: kinds for name, kinds in engine.cases.items() if kinds}
+    assert await asyncio.to_thread(engine.records, url) == before, "a look changes nothing"
+
+    mended = await look(url, repair=True)
+    only_index = {name for name, kinds in engine.cases.items() if Kind.INDEX in kinds}
+    assert {f.thread.thread for f in mended.faults if f.thread and f.mended} == only_index
+    left = found(await look(url))
+    assert left == found(mended)
+    assert left == {
+        n: kinds - {Kind.INDEX} for n, kinds in engine.cases.items() if kinds - {Kind.INDEX}
+    }
+    assert await asyncio.to_thread(engine.records, url) == before, "records are never touched"
+
+
+async def test_a_mended_index_is_the_one_that_was_there(engine: Engine, url: str) -> None:
+    """What routers ask of the lists, and a put that comes twice, get the answers of before."""
+    names = ["a", "b", "c"]
+    async with opened(url) as storage:
+        for name in names:
+            await damage.fill(storage, ThreadKey("acme", name))
+    async with opened(url) as storage:
+        before = await answers(storage, names)
+    await asyncio.to_thread(_lose_all_lists, engine, url)
+    assert not (await look(url)).whole
+    assert (await look(url, repair=True)).whole
+    async with opened(url) as storage:
+        assert await answers(storage, names) == before
+    assert (await look(url)).faults == []
+
+
+async def answers(storage: Storage, names: list[str]) -> list[Any]:
+    """Of every verb that rests on an index."""
+    asked: list[Any] = [
+        await storage.threads("acme", "", 99),
+        await storage.newest("acme", None, 99),
+        await storage.threads_of_runs("acme", ["r3"]),
+        *[await storage.slot_threads(slot_of(name), None, 99) for name in names],
+    ]
+    for name in names:
+        (first, *_) = damage.appends(ThreadKey("acme", name))
+        asked.append(await storage.append(first))
+        asked.append(await storage.image(ThreadKey("acme", name)))
+    return asked
+
+
+def _lose_all_lists(engine: Engine, url: str) -> None:
+    if engine.name == "sqlite":
+        with closing(damage.sqlite_rows(url)) as conn, conn:
+            for name in ("event_id", "event_newest", "event_run", "thread_name"):
+                conn.execute(f"DROP INDEX {name}")
+            conn.execute("UPDATE event SET cid = NULL, run = NULL")
+            conn.execute("UPDATE thread SET slot = 0")
+    elif engine.name == "cassandra":
+        with closing(damage.CassandraRows(url)) as rows:
+            rows.run("TRUNCATE KS.listing")
+    else:
+        with closing(damage.redis_client(url, cluster=engine.name != "redis")) as client:
+            for key in list(client.scan_iter("*")):
+                if any(b"}:%c" % kind in key for kind in b"ceijnrt") or b":slots:" in key:
+                    client.delete(key)
+
+
+async def test_a_check_and_a_repair_beside_writers_find_nothing_and_do_no_harm(
+    engine: Engine, url: str
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}: decides what the writers do")
+    over = asyncio.Event()
+    shared = engine.name != "sqlite"  # there a repair is refused while a router has it
+    async with AsyncExitStack() as routers:
+        storages = [await routers.enter_async_context(opened(url)) for _ in range(1 + shared)]
+        writers = [Writer(storage, number, seed) for storage in storages for number in range(3)]
+        writing = [asyncio.create_task(writer.write(over)) for writer in writers]
+        for repair in (False, shared, False, shared):
+            puts = sum(writer.puts for writer in writers)
+            report = await look(url, repair=repair)
+            broken = [f for f in report.faults if f.kind is not Kind.NOTE]
+            assert broken == []
+            async with asyncio.timeout(30):
+                while sum(writer.puts for writer in writers) < puts + 10:
+                    await asyncio.sleep(0)
+        over.set()
+        await asyncio.gather(*writing)
+        images = [await writer.storage.image(writer.thread) for writer in writers]
+        assert [len(image.entries) for image in images] == [len(w.stored) for w in writers]
+    assert (await look(url)).faults == []
+
+
+class Writer:
+    """Puts, prunes and deletes, in a thread of its own."""
+
+    def __init__(self, storage: Storage, number: int, seed: int) -> None:
+        self.storage = storage
+        self.thread = ThreadKey("acme", f"{number} of {storage.actor:x}")
+        self.puts = 0
+        self.stored: list[Any] = []
+        """Of the live generation."""
+        self._chance = random.Random(f"{seed} {number}")
+        self._gen = 1
+
+    async def write(self, over: asyncio.Event) -> None:
+        while not over.is_set():
+            await self._put()
+            if self._chance.random() < 0.2:
+                await self._prune()
+            if self._chance.random() < 0.1:
+                self._gen = await self.storage.delete(self.thread, self._gen)
+                self.stored.clear()
+
+    async def _put(self) -> None:
+        index = len(self.stored) + 1
+        value = b.new_blob(b"\xdc\x00\x01" + b"x" * 3000 + bytes(index))
+        event = b.checkpoint_event(
+            f"s{self._gen}",
+            index,
+            checkpoint_id=f"c{index}",
+            run_id=f"r{index}",
+            gen=self._gen,
+            blobs=[value],
+            head=b.header(b.token(self.thread, gen=self._gen)) if index == 1 else None,
+        )
+        self.stored.append(b.append(event, thread=self.thread, blobs=[value]))
+        assert isinstance(await self.storage.append(self.stored[-1]), Stored)
+        self.puts += 1
+
+    async def _prune(self) -> None:
+        gone = self._chance.choice(self.stored)
+        erase = Erase(
+            thread=self.thread,
+            gen=self._gen,
+            operation=self._chance.randbytes(16),
+            events=(gone.entry.id,),
+            blobs=gone.names,
+            stored=len(self.stored),
+        )
+        assert await self.storage.erase(erase)
+
+
+async def test_a_repair_that_is_killed_is_finished_by_the_next(engine: Engine, url: str) -> None:
+    names = [f"t{number}" for number in range(12)]
+    async with opened(url) as storage:
+        for name in names:
+            await damage.fill(storage, ThreadKey("acme", name))
+    await asyncio.to_thread(_lose_all_lists, engine, url)
+    before = await asyncio.to_thread(engine.records, url)
+    command = [sys.executable, "-m", "checkpoint_router.cli", "shard", "check", "--repair"]
+    repair = await asyncio.create_subprocess_exec(*command, "--storage", url)
+    with _watched(engine, url) as some_are_back:
+        async with asyncio.timeout(60):
+            while repair.returncode is None:
+                if await asyncio.to_thread(some_are_back):
+                    repair.kill()
+                    await repair.wait()
+                await asyncio.sleep(0)
+    assert (await look(url, repair=True)).whole
+    assert (await look(url)).faults == []
+    assert await asyncio.to_thread(engine.records, url) == before
+
+
+@contextmanager
+def _watched(engine: Engine, url: str) -> Iterator[Callable[[], bool]]:
+    """Tells whether some of what `_lose_all_lists` took is back."""
+    if engine.name == "sqlite":
+
+        def listed() -> bool:
+            with closing(damage.sqlite_rows(url)) as conn:
+                return bool(conn.execute("SELECT 1 FROM event WHERE cid IS NOT NULL").fetchone())
+
+        yield listed
+    elif engine.name == "cassandra":
+        with closing(damage.CassandraRows(url)) as rows:
+            yield lambda: bool(rows.run("SELECT k1 FROM KS.listing LIMIT 1"))
+    else:
+        with closing(damage.redis_client(url, cluster=engine.name != "redis")) as client:
+            yield lambda: any(b"}:n" in key for key in client.scan_iter("*"))
