@@ -254,7 +254,7 @@ CASSANDRA = (
     ),
     Fault(
         name="cassandra: a checkpoint is not in the list of the newest",
-        plant=in_place_of(Listings, "write", None),
+        plant=in_place_of(Listings, "write", []),
         check=on_cassandra(listings.test_the_newest_checkpoints_of_a_tenant_come_greatest_first),
     ),
     Fault(

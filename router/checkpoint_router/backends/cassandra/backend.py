@@ -95,7 +95,8 @@ class CassandraStorage:
 
     async def _made(self, session: Session) -> _Parts:
         await session.prepare()
-        fences, listings = Fences(session), Listings(session)
+        fences = Fences(session)
+        listings = Listings(session, fences)
         removal = Removal(session, fences, listings)
         threads = Threads(session, fences, removal)
         return _Parts(
@@ -110,6 +111,7 @@ class CassandraStorage:
         parts, self._open_parts = self._open_parts, None
         if parts is not None:
             await parts.writing.close()
+            await parts.listings.close()
         if self._session is not None:
             await self._session.close()
 

@@ -1,8 +1,8 @@
 """Every statement that is sent to Cassandra, and the one place that makes them.
 
 Rules, held by tests: a table lives either by statements with a timestamp of ours (`thread`,
-`listing`) or by conditional ones (`meta`, `fence`, `state`), never by both, for the two kinds of
-clock cannot be compared; nothing is sent that is not prepared from this file.
+`listing`) or by conditional ones (`meta`, `fence`, `state`, `part`), never by both, for the two
+kinds of clock cannot be compared; nothing is sent that is not prepared from this file.
 
 What a timestamp decides is which of a row and its removal wins, and no clock may decide that: a
 row's removal is above the row, whenever and by whom either was sent. A generation has partitions
@@ -47,6 +47,8 @@ TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS listing (
         tenant text, part text, k1 text, k2 text, k3 text,
         PRIMARY KEY ((tenant, part), k1, k2, k3)) WITH gc_grace_seconds = 14400""",
+    """CREATE TABLE IF NOT EXISTS part (
+        tenant text, part text, low int, now int, PRIMARY KEY ((tenant, part)))""",
 )
 """thread: `first` is the first n of the batch that wrote the row, `news` the hashes of the values
 that came with it, `pos` grows along every chain of cause; n is a piece's number, a its writer.
@@ -89,6 +91,10 @@ class Name(StrEnum):
     REMOVE_KEY = "remove key"
     REMOVE_PIECE = "remove piece"
     REMOVE_GENERATION = "remove generation"
+    PART = "part"
+    PART_BEGIN = "part begin"
+    PART_END = "part end"
+    LIST_DROP = "list drop"
     LIST_PUT = "list put"
     LIST_REMOVE = "list remove"
     LIST_OF = "list of k1, k2"
@@ -197,6 +203,10 @@ _TEXTS: Final = {
         " AND kind = ? AND key = ? AND n = ? AND a = ?"
     ),
     Name.REMOVE_GENERATION: Statement("DELETE FROM thread USING TIMESTAMP ? $generation"),
+    Name.PART: Statement("SELECT low, now FROM part $part"),
+    Name.PART_BEGIN: Statement("UPDATE part SET low = ?, now = ? $part IF now = ?"),
+    Name.PART_END: Statement("UPDATE part SET low = ? $part IF low = ? AND now = ?"),
+    Name.LIST_DROP: Statement("DELETE FROM listing USING TIMESTAMP ? $part"),
     Name.LIST_PUT: Statement(
         "INSERT INTO listing (tenant, part, k1, k2, k3) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?"
     ),

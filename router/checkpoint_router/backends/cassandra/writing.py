@@ -19,7 +19,7 @@ from checkpoint_router.backends.cassandra.fences import Fences
 from checkpoint_router.backends.cassandra.gather import Gather
 from checkpoint_router.backends.cassandra.growing import Plan
 from checkpoint_router.backends.cassandra.index import actor_key
-from checkpoint_router.backends.cassandra.listings import Listings
+from checkpoint_router.backends.cassandra.listings import Listings, Written
 from checkpoint_router.backends.cassandra.place import Logged, Place, State
 from checkpoint_router.backends.cassandra.removal import Removal
 from checkpoint_router.backends.cassandra.session import Change, Session
@@ -29,7 +29,7 @@ from checkpoint_router.core import limits
 from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.errors import Overloaded, Unavailable
 from checkpoint_router.core.ids import Dot, ThreadKey
-from checkpoint_router.core.records import pack_entry
+from checkpoint_router.core.records import Entry, pack_entry
 from checkpoint_router.storage.codec import seal_envelope
 from checkpoint_router.storage.logs import worth_a_log
 from checkpoint_router.storage.port import (
@@ -175,10 +175,11 @@ class Writing:
         since, gen = place.state, place.state.live
         answers = await self._refusals(place, appends)
         chosen = await self._chosen(place, [a for a in appends if a.entry.id not in answers])
-        if chosen:
-            await self._send(place, gen, chosen)
+        listed = await self._send(place, gen, chosen) if chosen else []
         others = list(answers)
-        if await self._until_known(lambda: self._is_as_before(place, since)):
+        as_before = await self._until_known(lambda: self._is_as_before(place, since))
+        await self._until_known(lambda: self._listings.confirm(listed))
+        if as_before:
             for one in chosen:
                 answers[one.append.entry.id] = Stored(one.row.dot)
         else:
@@ -234,8 +235,8 @@ class Writing:
             for n, append in enumerate(appends, first)
         ]
 
-    async def _send(self, place: Place, gen: int, chosen: Sequence[Chosen]) -> None:
-        """Writes them, for good or not at all."""
+    async def _send(self, place: Place, gen: int, chosen: Sequence[Chosen]) -> Written:
+        """Writes them, for good or not at all, and their rows in the lists."""
         plan = Plan(place.growing, self._writers)
         await self._learn(place, gen, [blob for one in chosen for blob in one.append.blobs])
         thread, actor, last = place.thread, chosen[-1].row.dot.actor, chosen[-1].row.dot.n
@@ -256,7 +257,7 @@ class Writing:
             log = (*of, actor_key(actor), row.dot.n, entry, row.pos, row.first)
             batch.append((Name.PUT_LOG, (*log, b"".join(row.news), ROW)))
         entries = [one.append.entry for one in chosen]
-        await asyncio.gather(
+        _, listed = await asyncio.gather(
             self._until_known(lambda: self._session.together(batch)),
             self._until_known(lambda: self._listings.write(place, entries, next(self._writers))),
         )
@@ -266,6 +267,7 @@ class Writing:
             place.acknowledged[actor] = last
             place.know(one.row for one in chosen)
             plan.keep()
+        return listed
 
     def _value(self, thread: ThreadKey, gen: int, blob: NewBlob, plan: Plan) -> list[Change]:
         writer, placed = next(self._writers), plan.place(blob)
@@ -319,7 +321,7 @@ class Writing:
         absent = set(await self._until_known(lambda: values.missing(*of, names)))
         entries = [one.append.entry for one in chosen]
         # Its row in the list of threads may have gone with the events before it.
-        await self._until_known(lambda: self._listings.write(place, entries, next(self._writers)))
+        await self._until_known(lambda: self._list(place, entries))
         answers: list[Appended] = []
         for one in chosen:
             lacks = tuple(h for h in one.append.names if h in absent)
@@ -328,6 +330,11 @@ class Writing:
                 place.forget()
             answers.append(MissingBlobs(lacks) if lacks else Stored(one.row.dot))
         return answers
+
+    async def _list(self, place: Place, entries: Sequence[Entry]) -> None:
+        listed = await self._listings.write(place, entries, next(self._writers))
+        await self._fences.read()
+        await self._listings.confirm(listed)
 
     async def _void(self, place: Place, gen: int, dot: Dot) -> None:
         """What stands there in the log counts for nothing; a repeat is written anew."""

@@ -1,0 +1,209 @@
+"""Lists on Cassandra whose parts are renewed under two routers that put, remove and read.
+
+The server is real. Where one step has to come between two others, the test says so to one object
+of one of the routers.
+"""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from checkpoint_router.backends.cassandra import CassandraStorage, parts
+from checkpoint_router.backends.cassandra.parts import Part, Parts, Versions
+from checkpoint_router.backends.cassandra.statements import Name
+from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.storage.port import Append, Stored
+from tests import builders as b
+from tests.unit.test_cassandra_shared import one, two, url
+
+__all__ = ["one", "two", "url"]  # fixtures
+
+TENANT = "acme"
+NAMES = (TENANT, "t")
+
+
+def checkpoint(name: str) -> tuple[ThreadKey, Append]:
+    thread = ThreadKey(TENANT, name)
+    event = b.checkpoint_event(name, 1, checkpoint_id=f"c00000-{name}")
+    return thread, b.append(event, thread=thread)
+
+
+async def put(storage: CassandraStorage, *names: str) -> None:
+    for name in names:
+        assert isinstance(await storage.append(checkpoint(name)[1]), Stored)
+
+
+def parts_of(storage: CassandraStorage) -> Parts:
+    return storage._parts.listings.parts
+
+
+async def renew(storage: CassandraStorage) -> None:
+    """Both lists of the tenant."""
+    for part in (NAMES, newest_part()):
+        await parts_of(storage).renew(part)
+
+
+def newest_part() -> Part:
+    return TENANT, "cc00000"
+
+
+async def listed(storages: tuple[CassandraStorage, ...], *names: str) -> None:
+    """Each router has exactly these in both lists, whatever it asks for at once."""
+    for storage in storages:
+        for limit in (2, 100):
+            found: list[str] = []
+            while more := await storage.threads(TENANT, found[-1] if found else "", limit):
+                found += more
+            assert found == sorted(names)
+            newest: list[tuple[str, str]] = []
+            while rows := await storage.newest(TENANT, newest[-1] if newest else None, limit):
+                newest += rows
+            assert [thread for _, thread in newest] == sorted(names, reverse=True)
+
+
+async def stored(storage: CassandraStorage, name: str) -> int:
+    """Rows of one partition of a list."""
+    ask = storage._parts.session.read
+    return len(await ask(Name.LIST_AFTER, TENANT, name, "", 1000))
+
+
+async def test_a_part_that_was_renewed_has_what_it_had_and_grows_and_shrinks_on(
+    one: CassandraStorage, two: CassandraStorage
+) -> None:
+    await put(one, "a", "b", "c")
+    await put(two, "d")
+    for version in range(1, 4):
+        await renew(one)
+        assert await parts_of(two).look(NAMES) == Versions(version, version)
+        await put(two, f"e{version}")
+        await put(one, f"f{version}")
+        await two.delete(ThreadKey(TENANT, f"e{version}"), 1)
+    await listed((one, two), "a", "b", "c", "d", "f1", "f2", "f3")
+    assert (await stored(one, "t"), await stored(one, "2t"), await stored(one, "3t")) == (0, 0, 7)
+
+
+async def test_a_part_is_renewed_after_so_many_removals_and_its_reads_meet_none_of_them(
+    one: CassandraStorage, two: CassandraStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "RENEW_EACH", 5)
+    await put(one, "stays")
+    for number in range(12):
+        await put(one, f"goes{number}")
+        await one.delete(ThreadKey(TENANT, f"goes{number}"), 1)
+        while renewals := list(one._parts.listings._renewals.values()):
+            await asyncio.wait(renewals)
+    assert await parts_of(two).look(NAMES) == Versions(2, 2)
+    assert await parts_of(two).look(newest_part()) == Versions(2, 2)
+    await listed((one, two), "stays")
+
+
+async def test_a_row_that_was_written_to_the_version_before_is_written_again(
+    one: CassandraStorage, two: CassandraStorage
+) -> None:
+    """The put's router knows the version of long ago; all else is renewed before its batch is."""
+    await put(two, "a")
+    await renew(one)
+    await put(two, "b")
+    await listed((one, two), "a", "b")
+
+
+async def test_a_row_that_is_written_while_its_part_is_copied_is_not_lost(
+    one: CassandraStorage, two: CassandraStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(one, "a", "b")
+    await put(two, "c")
+    copy = Parts._copy
+
+    async def overtaken(self: Parts, part: Part, version: int, to: int) -> None:
+        await copy(self, part, version, to)
+        monkeypatch.setattr(Parts, "_copy", copy)
+        await put(two, "d")
+        await two.delete(ThreadKey(TENANT, "b"), 1)
+        await listed((one, two), "a", "c", "d")
+
+    monkeypatch.setattr(Parts, "_copy", overtaken)
+    await renew(one)
+    await listed((one, two), "a", "c", "d")
+
+
+async def test_a_row_that_was_read_for_the_copy_and_then_removed_stays_away(
+    one: CassandraStorage, two: CassandraStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(one, "a", "b")
+    assert await two.threads(TENANT, "", 9) == ["a", "b"]
+    session, together = one._parts.session, one._parts.session.together
+
+    async def overtaken(changes: Any) -> None:
+        rows = list(changes)
+        if rows[0][0] is Name.LIST_PUT:
+            monkeypatch.setattr(session, "together", together)
+            await two.delete(ThreadKey(TENANT, "b"), 1)
+        await together(rows)
+
+    monkeypatch.setattr(session, "together", overtaken)
+    await renew(one)
+    await listed((one, two), "a")
+
+
+async def test_a_read_of_a_version_that_is_dropped_under_it_reads_the_next_one(
+    one: CassandraStorage, two: CassandraStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(one, "a", "b")
+    await listed((two,), "a", "b")
+    session, read = two._parts.session, two._parts.session.read
+
+    async def overtaken(name: Name, *values: Any) -> Any:
+        if name in (Name.LIST_AFTER, Name.LIST_BELOW):
+            monkeypatch.setattr(session, "read", read)
+            await renew(one)
+        return await read(name, *values)
+
+    monkeypatch.setattr(session, "read", overtaken)
+    assert await two.threads(TENANT, "", 9) == ["a", "b"]
+    monkeypatch.setattr(session, "read", overtaken)
+    assert [thread for _, thread in await two.newest(TENANT, None, 9)] == ["b", "a"]
+
+
+@pytest.mark.parametrize("step", ["lift", "_copy", "write"])
+async def test_a_renewal_whose_router_died_half_way_hides_nothing_and_the_next_one_goes_on(
+    one: CassandraStorage, two: CassandraStorage, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(one, "a", "b")
+    await put(two, "c")
+    mine = parts_of(one)
+    owner = {"lift": mine._fences, "_copy": mine, "write": mine._session}[step]
+
+    async def dies(*_: Any) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(owner, step, dies)
+    for part in (NAMES, newest_part()):
+        with pytest.raises(asyncio.CancelledError):
+            await mine.renew(part)
+    monkeypatch.undo()
+    await put(two, "d")
+    await one.delete(ThreadKey(TENANT, "a"), 1)
+    await listed((one, two), "b", "c", "d")
+    await renew(two)
+    await put(one, "e")
+    await listed((one, two), "b", "c", "d", "e")
+    assert (await stored(one, "t"), (await parts_of(one).look(NAMES)).low > 0) == (0, True)
+
+
+async def test_two_routers_that_put_remove_and_renew_at_once_lose_and_keep_nothing(
+    one: CassandraStorage, two: CassandraStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "RENEW_EACH", 4)
+
+    async def live(storage: CassandraStorage, name: str) -> None:
+        for number in range(20):
+            await put(storage, f"{name}{number:02d}")
+            if number % 5:
+                await storage.delete(ThreadKey(TENANT, f"{name}{number:02d}"), 1)
+
+    await asyncio.gather(*(live(s, name) for s in (one, two) for name in ("x", "y") if True
+                           for name in (f"{name}{1 if s is one else 2}-",)))  # fmt: skip
+    names = [f"{name}{i}-{n:02d}" for name in "xy" for i in (1, 2) for n in range(0, 20, 5)]
+    await listed((one, two), *names)
+    assert (await parts_of(one).look(NAMES)).now > 3
