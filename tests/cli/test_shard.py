@@ -100,7 +100,7 @@ def test_beside_a_router_it_reads_and_does_not_repair(tmp_path: Path) -> None:
         said = run(*where)
         assert said.returncode == 0
         assert "read: 1 thread, 1 event, 0 values" in said.stdout
-        assert "SQLite's own check was left out" in said.stdout
+        assert "note    the file: a router has it" in said.stdout
         refused = run(*where, "--repair")
         assert refused.returncode == 4
         assert f"the process with id {router.pid} uses" in refused.stderr
@@ -114,6 +114,26 @@ def test_what_is_no_storage_is_refused_and_not_changed(tmp_path: Path) -> None:
     assert said.returncode == 4
     assert "another program" in said.stderr
     assert contents(tmp_path) == before
+
+
+def test_pages_that_make_no_sense_are_1(shard: Path) -> None:
+    file = shard / "shard-0.sqlite3"
+    whole = file.read_bytes()
+    with closing(sqlite3.connect(file)) as conn:
+        (root,) = conn.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'event'").fetchone()
+    for page, said in ((root, "record  the file: "), (1, "is damaged: ")):
+        at = (page - 1) * 4096
+        file.write_bytes(whole[:at] + b"\xff" * 4096 + whole[at + 4096 :])
+        ended = run("shard", "check", "--storage", f"sqlite:{shard}", "--repair")
+        assert ended.returncode == 1, ended.stderr
+        assert said in ended.stdout + ended.stderr
+
+
+def test_events_of_no_thread_are_named(shard: Path) -> None:
+    break_it(shard, "DELETE FROM thread WHERE id = 1")
+    ended = run("shard", "check", "--storage", f"sqlite:{shard}")
+    assert ended.returncode == 1
+    assert "log     events of no thread: there are 1, which nobody can read" in ended.stdout
 
 
 def test_a_terminal_sees_how_far_it_is(shard: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Final, TypeVar
 
 from checkpoint_router.backends.sqlite import reader, schema
 from checkpoint_router.backends.sqlite.diagnosis import lock
-from checkpoint_router.backends.sqlite.faults import naming
-from checkpoint_router.core.errors import InvalidArgument, Refused, StorageInUse
+from checkpoint_router.backends.sqlite.faults import fault, is_broken, naming
+from checkpoint_router.core.errors import DataLoss, InvalidArgument, Refused, StorageInUse
 from checkpoint_router.core.ids import EventId, ThreadKey, leaf_of, slot_of
 from checkpoint_router.core.records import Kind, unpack_entry
 from checkpoint_router.storage.codec import open_envelope
@@ -40,6 +40,13 @@ _ORPHANS: Final = (
     " (SELECT count(*) FROM event WHERE actor NOT IN (SELECT id FROM actor))"
 )
 
+_BELONG_NOWHERE: Final = ("events of no thread", "threads of no tenant", "events of no router")
+
+_THREADS: Final = "SELECT tn.name, th.name FROM thread th JOIN tenant tn ON tn.id = th.tenant"
+
+_FILE: Final = "the file"
+_UNREADABLE: Final = "SQLite cannot read it"
+
 
 @asynccontextmanager
 async def opened(rest: str, *, repair: bool) -> AsyncIterator[Shard]:
@@ -52,10 +59,7 @@ async def opened(rest: str, *, repair: bool) -> AsyncIterator[Shard]:
                 f"the process with id {holder} uses {directory}, and an index cannot be mended "
                 f"under it. Nothing was changed. Stop that router, or look without --repair."
             )
-        with (
-            naming(None, f"opening {file}"),
-            closing(schema.connect(file, readonly=not repair)) as conn,
-        ):
+        with closing(schema.connect(file, readonly=not repair)) as conn:
             _must_be_ours(conn, file)
             yield SqliteShard(conn, alone=holder is None)
 
@@ -71,10 +75,17 @@ def _directory(rest: str) -> Path:
 
 
 def _must_be_ours(conn: sqlite3.Connection, file: Path) -> None:
-    found, owner = (
-        int(conn.execute(f"PRAGMA {name}").fetchone()[0])
-        for name in ("user_version", "application_id")
-    )
+    try:
+        found, owner = (
+            int(conn.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("user_version", "application_id")
+        )
+    except sqlite3.Error as e:
+        if is_broken(e):
+            raise DataLoss(
+                f"{file} is damaged: {e}. Restore the directory from a backup."
+            ) from None
+        raise fault(e, None, f"opening {file}") from None
     known = len(schema.MIGRATIONS)
     if owner != schema.APPLICATION_ID:
         raise Refused(f"{file} is a database of another program. Name another directory.")
@@ -107,8 +118,8 @@ class _Reads:
     def run(
         self,
         work: Callable[[sqlite3.Connection], T],
-        thread: ThreadKey | None = None,
-        record: str = "the file",
+        thread: ThreadKey,
+        record: str,
         begin: str = "BEGIN",
     ) -> T:
         with naming(thread, record):
@@ -131,41 +142,53 @@ class SqliteShard:
         self.storage = _Reads(conn)
         self._conn = conn
         self._alone = alone
-        self._can_be_read = True
+        self._threads: list[ThreadKey] = []
 
     async def whole(self, *, repair: bool) -> list[Fault]:
         """SQLite's own check, if no router has the file, and rows that belong to nothing."""
-        if not self._alone:
-            text = "a router has it, so SQLite's own check was left out: it would read all of it"
-            found = [_fault(Wrong.NOTE, "the file", f"{text} in one go. Stop the router for that")]
-        else:
-            with naming(None, "the file"):
-                found = self._own_check(repair)
-        orphans = self.storage.run(lambda c: c.execute(_ORPHANS).fetchone())
-        for count, what in zip(
-            orphans, ("events of no thread", "threads of no tenant", "events of no router"),
-            strict=True,
-        ):  # fmt: skip
-            if count:
-                found.append(_fault(Wrong.LOG, what, f"there are {count:,}, which nobody can read"))
+        found: list[Fault] = []
+        try:
+            if self._alone:
+                found += self._own_check(repair)
+            else:
+                text = "a router has it, so SQLite's own check, which reads all of it in one go,"
+                text += " was left out. Stop the router for that"
+                found.append(_fault(Wrong.NOTE, _FILE, text))
+            self._conn.execute("BEGIN")
+            for what, count in zip(
+                _BELONG_NOWHERE, self._conn.execute(_ORPHANS).fetchone(), strict=True
+            ):
+                if count:
+                    text = f"there are {count:,}, which nobody can read"
+                    found.append(_fault(Wrong.LOG, what, text))
+            # An index that is not there misleads nobody.
+            if not any(f.kind is Wrong.INDEX and f.record == _FILE for f in found if not f.mended):
+                self._threads = [ThreadKey(*row) for row in self._conn.execute(_THREADS)]
+            else:
+                text = "they were not read: what SQLite would find by its indices misleads"
+                text += ". --repair makes those anew first"
+                found.append(_fault(Wrong.NOTE, "all threads", text))
+        except sqlite3.Error as e:
+            if not is_broken(e):
+                raise fault(e, None, _FILE) from None
+            found.append(_fault(Wrong.RECORD, _FILE, f"{_UNREADABLE}: {e}"))
+        finally:
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK")
         return found
 
     def _own_check(self, repair: bool) -> list[Fault]:
         said = _integrity(self._conn)
         absent = _absent_indices(self._conn)
         bad_index = [text for text in said if _OF_AN_INDEX.search(text)]
-        found = [_fault(Wrong.RECORD, "the file", t) for t in said if t not in bad_index]
+        found = [_fault(Wrong.RECORD, _FILE, t) for t in said if t not in bad_index]
         mended = False
         if repair and (bad_index or absent) and not found:
             mended = self._make_indices(absent.values())
-        found += [_fault(Wrong.INDEX, "the file", text, mended=mended) for text in bad_index]
+        found += [_fault(Wrong.INDEX, _FILE, text, mended=mended) for text in bad_index]
         for name in absent:
             text = "SQLite does not have this index any more"
             found.append(_fault(Wrong.INDEX, name, text, mended=mended))
-        if bad_index and not mended:
-            self._can_be_read = False
-            text = "they were not read: what SQLite would find by its broken index misleads"
-            found.append(_fault(Wrong.NOTE, "all threads", f"{text}. --repair makes it anew first"))
         return found
 
     def _make_indices(self, absent: Iterable[str]) -> bool:
@@ -180,17 +203,15 @@ class SqliteShard:
 
     async def threads(self) -> Sequence[ThreadKey]:
         """As the table has them."""
-        names = "SELECT tn.name, th.name FROM thread th JOIN tenant tn ON tn.id = th.tenant"
-        rows = self.storage.run(lambda c: c.execute(names).fetchall()) if self._can_be_read else []
-        return [ThreadKey(*row) for row in rows]
+        return self._threads
 
     async def index(self, thread: ThreadKey, image: ThreadImage, *, repair: bool) -> list[Fault]:
         """Columns beside records, and whether the log has gaps."""
         if not repair:
-            return self.storage.run(lambda c: _columns(c, thread, mend=False), thread)
+            return self.storage.run(lambda c: _columns(c, thread, mend=False), thread, "the index")
         schema.set_durable(self._conn)
         return self.storage.run(
-            lambda c: _columns(c, thread, mend=True), thread, begin="BEGIN IMMEDIATE"
+            lambda c: _columns(c, thread, mend=True), thread, "the index", "BEGIN IMMEDIATE"
         )
 
 
