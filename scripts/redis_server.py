@@ -71,7 +71,7 @@ class Server(processes.Server):
             return None
         settings = {"port": str(self.port), "bind": self.address, "dir": str(self.directory)}
         words = [f"--{k.replace('_', '-')} {v}" for k, v in (settings | self.settings).items()]
-        return [found, *(part for word in words for part in word.split(" ", 1))]
+        return [found, *(part for word in words for part in word.split(" "))]
 
     def answers(self) -> bool:
         try:

@@ -1,7 +1,6 @@
 """A router whose Redis dies, stalls, is emptied, or comes back as it was some time ago."""
 
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from checkpoint_router.v1 import admin_service_pb2_grpc as admin_grpc
 from scripts.redis_server import Server
 from tests.contract.servers import need_redis
 from tests.probe.test_crash import agents_at_work, check_acknowledged, check_whole, until
+from tests.unit.redis_shard import OlderCopy
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
@@ -127,19 +127,15 @@ def test_what_was_flushed_under_a_run_is_put_back_and_said(server: Server) -> No
 
 
 def test_what_an_older_append_only_file_lacks_is_put_back_and_said(server: Server) -> None:
-    files, kept = server.directory / "appendonlydir", server.directory / "kept"
     with (
         running_router(server.url) as router,
         RouterSaver(router.target, timeout_seconds=20) as saver,
     ):
         config = put(saver, ROOT, 1)
-        shutil.copytree(files, kept)
+        copy = OlderCopy(server)
         for step in (2, 3):
             config = put(saver, config, step)
-        server.stop(signal.SIGKILL)
-        shutil.rmtree(files)
-        shutil.copytree(kept, files)
-        server.start()
+        copy.put_back(server)
         config = put(saver, config, 4)
         assert steps(saver) == [4, 3, 2, 1]
         assert "lost writes that it had acknowledged" in alarms(router)

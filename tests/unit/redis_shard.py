@@ -1,5 +1,6 @@
 """A real Redis of a test's own, and storages over it."""
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,21 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.start()
     yield server
     server.stop()
+
+
+class OlderCopy:
+    """A server's files as they were: what a backup that is put back holds."""
+
+    def __init__(self, server: Server) -> None:
+        self._kept = server.directory.with_name("kept")
+        shutil.copytree(server.directory, self._kept)
+
+    def put_back(self, server: Server) -> None:
+        """While the server is down, which it is not after."""
+        server.stop()
+        shutil.rmtree(server.directory)
+        shutil.copytree(self._kept, server.directory)
+        server.start()
 
 
 @asynccontextmanager

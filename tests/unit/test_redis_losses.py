@@ -1,7 +1,6 @@
 """A Redis that dies, and one that comes back with less than it had acknowledged."""
 
 import asyncio
-import shutil
 import signal
 from collections import Counter
 
@@ -14,25 +13,9 @@ from scripts.redis_server import Server
 from tests import builders as b
 from tests.contract.child import checkpoint
 
-from .redis_shard import persist, router_on, server, stored
+from .redis_shard import OlderCopy, persist, router_on, server, stored
 
 __all__ = ["server"]
-
-
-class OlderCopy:
-    """The append-only file as it was: what a backup that is put back holds."""
-
-    def __init__(self, server: Server) -> None:
-        self._files = server.directory / "appendonlydir"
-        self._kept = server.directory / "kept"
-        shutil.copytree(self._files, self._kept)
-
-    def put_back(self, server: Server) -> None:
-        """While the server is down, which it is not after."""
-        server.stop(signal.SIGKILL)
-        shutil.rmtree(self._files)
-        shutil.copytree(self._kept, self._files)
-        server.start()
 
 
 async def write(storage: Storage, first: int, last: int) -> list[Dot]:
