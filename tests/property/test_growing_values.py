@@ -16,8 +16,18 @@ from hypothesis import strategies as st
 from checkpoint_router.backends.sqlite import schema, values
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import NewBlob
-from checkpoint_router.core.digests import head_length
+from checkpoint_router.core.digests import blob_hash, head_length
+from checkpoint_router.core.growing import (
+    KEEP_BYTES_MIN,
+    growth_from,
+    growth_of,
+    held,
+    named,
+    rebuilt,
+)
+from checkpoint_router.core.growing import new_blob as sent_as
 from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.core.records import Typed
 from checkpoint_router.storage.logs import (
     WHOLE,
     Branch,
@@ -237,3 +247,48 @@ def test_sixteen_rows_of_a_tier_become_one_of_the_next() -> None:
     assert merge([*newest[:15], SegmentRow(50, 1, 10)]) is None
     large = limits.LOG_SEGMENT_BYTES_MAX // 16 + 1
     assert merge([SegmentRow(i * large, 0, large) for i in range(16, 0, -1)]) is None
+
+
+# ---- what is not sent whole --------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, 200_000),
+    edits,
+    st.binary(min_size=1, max_size=9),
+    st.sampled_from(("msgpack", "bytes")),
+    st.booleans(),
+)
+def test_a_value_is_rebuilt_from_what_it_shares_with_its_older_self(
+    size: int, edit: tuple[str, int], noise: bytes, tag: str, same_tag: bool
+) -> None:
+    kind, by = edit
+    base = named(Typed(tag, edited(b"\x91" + b"begin", "grow", size, noise)))
+    changed = edited(base.value.data, kind, by, noise)
+    value = Typed(tag if same_tag else "other", changed)
+    blob, new = sent_as(value, base, base.hash)
+    assert new.hash == blob.hash == blob_hash(value.tag, value.data)
+    if blob.kept:
+        made = rebuilt(growth_of(blob), base)
+        assert made is not None
+        assert made.value == value
+        assert made.hasher.digest() == named(value).hasher.digest()
+    grows = kind == "grow" or (kind == "items" and tag == "msgpack")
+    if grows and same_tag and base.keep >= KEEP_BYTES_MIN:
+        assert blob.kept == base.keep
+    growth = growth_from(held("c", base), new.hash, value)
+    if growth is not None:
+        answered = rebuilt(growth, base)
+        assert answered is not None
+        assert answered.value == value
+    assert (growth is not None) is (blob.kept == base.keep > 0)
+
+
+def test_a_growth_of_another_value_makes_nothing() -> None:
+    base, other = named(Typed("msgpack", BASE)), named(Typed("msgpack", BASE[:-1] + b"?"))
+    blob, _ = sent_as(Typed("msgpack", GROWN), base, base.hash)
+    assert blob.kept == base.keep
+    assert rebuilt(growth_of(blob), other) is None
+    assert rebuilt(growth_of(blob), named(Typed("msgpack", BASE[:-1]))) is None
+    assert rebuilt(growth_of(blob), named(Typed("json", BASE))) is None

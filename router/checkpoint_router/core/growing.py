@@ -15,12 +15,16 @@ import msgspec
 
 from checkpoint_router.core.answers import Growth, Held, NewBlob
 from checkpoint_router.core.digests import blob_name, body_hasher, head_length
+from checkpoint_router.core.limits import KIB
 from checkpoint_router.core.records import Typed
 
 KEEP_BYTES_MIN: Final = 512
 """A value that shares less with its older self is sent whole: the other's name has a price too."""
 
-_STEP: Final = 4096
+_BLOCK: Final = 64 * KIB
+"""Bytes that are compared at once. Larger: each comparison waits for fresh memory."""
+
+_BLOCK_MIN: Final = 1 * KIB
 """Bytes within which the end of what two values share is not looked for."""
 
 
@@ -55,22 +59,21 @@ def named(value: Typed, base: Named | None = None) -> Named:
 
 
 def shared(base: Named, value: Typed) -> int:
-    """Bytes with which both bodies begin: all of the base's, or some, or 0 if they are few."""
+    """Bytes with which both bodies begin: all of the base's, or about as many as they have in
+    common, or 0 if that is little."""
+    ours, theirs = value.data, base.value.data
     if value.tag != base.value.tag:
         return 0
-    cut, body = head_length(value.tag, value.data), base.value.data[base.cut :]
-    if value.data.startswith(body, cut):
-        return len(body) if len(body) >= KEEP_BYTES_MIN else 0
-    low, high = 0, min(len(body), len(value.data) - cut)
-    if high < KEEP_BYTES_MIN or not value.data.startswith(body[:KEEP_BYTES_MIN], cut):
-        return 0
-    while high - low > _STEP:
-        middle = (low + high) // 2
-        if value.data.startswith(body[low:middle], cut + low):
-            low = middle
+    cut = head_length(value.tag, ours)
+    end = min(base.keep, len(ours) - cut)
+    at, size = 0, _BLOCK
+    while at < end and size >= _BLOCK_MIN:
+        block = theirs[base.cut + at : base.cut + min(at + size, end)]
+        if ours.startswith(block, cut + at):
+            at += len(block)
         else:
-            high = middle
-    return max(low, KEEP_BYTES_MIN)
+            size //= 4
+    return at if at >= KEEP_BYTES_MIN else 0
 
 
 def new_blob(value: Typed, base: Named | None, continues: bytes | None) -> tuple[NewBlob, Named]:
@@ -120,8 +123,8 @@ def rebuilt(growth: Growth, base: Named) -> Named | None:
     """The value that was meant; None if `base` does not make it."""
     if growth.keep > base.keep or growth.tag != base.value.tag:
         return None
-    body = base.value.data[base.cut : base.cut + growth.keep]
-    value = Typed(growth.tag, growth.head + body + growth.tail)
+    body = memoryview(base.value.data)[base.cut : base.cut + growth.keep]
+    value = Typed(growth.tag, b"".join((growth.head, body, growth.tail)))
     if head_length(growth.tag, value.data) != len(growth.head):
         return None
     made = named(value, base if growth.keep == base.keep else None)
