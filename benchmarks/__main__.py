@@ -30,6 +30,9 @@ QUICK: Final = Scale(alone=20, each=3, runs=2)
 QUICK_SECONDS: Final = 150.0
 """For everything; what starts and verifies takes the rest of three minutes."""
 
+ROWS_SHARE: Final = 0.6
+"""Of an engine's time; the rest is for the long thread."""
+
 
 def main() -> int:
     """Compare; exit code 0, or 1 if a saver gave back something wrong."""
@@ -97,14 +100,14 @@ async def on_engine(
                     rounds=options.rounds,
                     scale=QUICK if options.quick else FULL,
                     warm_up=None if options.quick else WARM_UP,
-                    until=until,
+                    until=time.monotonic() + ROWS_SHARE * (until - time.monotonic()),
                     said=status.update,
                 )
         if options.rows in "long thread":
             async with AsyncExitStack() as stack:
                 others = await opened(engine, place, stack, missing)
                 peers = peers or others
-                series = await long_thread(others, options.turns, results, status.update)
+                series = await long_thread(others, options.turns, until, results, status.update)
     for name, why in missing.items():
         console.print(f"[yellow]{name} is missing: {why}[/]")
     return Found(
@@ -161,11 +164,15 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--engines", help=f"of {','.join(known)}", default=",".join(known))
     parser.add_argument("--rows", default="", help="only those with these words: 'put', 'long'")
-    parser.add_argument("--quick", action="store_true", help="small and rough: three minutes")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="small, rough, and cut off when its three minutes are over",
+    )
     parser.add_argument("--rounds", type=int, help="5; with --quick 3 at most")
     parser.add_argument("--turns", type=int, help="of the long thread: 500; with --quick 30")
-    parser.add_argument("--threads", type=int, help="1,000,000; with --quick 10,000")
-    parser.add_argument("--puts", type=int, help="in one thread: 5,000; with --quick 500")
+    parser.add_argument("--threads", type=int, help="1,000,000; with --quick 5,000")
+    parser.add_argument("--puts", type=int, help="in one thread: 5,000; with --quick 300")
     parser.add_argument("--dir", type=Path, help="a directory on the disk to be measured")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results"))
     parser.add_argument("--width", type=int, help="of the tables, in characters")
@@ -173,7 +180,7 @@ def parse() -> argparse.Namespace:
     options.engines = options.engines.split(",")
     if unknown := set(options.engines) - set(known):
         parser.error(f"no engine is called {', '.join(sorted(unknown))}; there are {known}")
-    quick = {"rounds": 3, "turns": 30, "threads": 10_000, "puts": 500}
+    quick = {"rounds": 3, "turns": 30, "threads": 5_000, "puts": 300}
     full = {"rounds": 5, "turns": 500, "threads": 1_000_000, "puts": 5_000}
     for name, value in (quick if options.quick else full).items():
         if getattr(options, name) is None:

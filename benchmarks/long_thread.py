@@ -76,12 +76,19 @@ class Conversation:
 
 
 async def long_thread(
-    peers: Sequence[Peer], turns: int, results: Results, said: Callable[[str], None]
+    peers: Sequence[Peer],
+    turns: int,
+    until: float,
+    results: Results,
+    said: Callable[[str], None],
 ) -> dict[str, Series]:
-    """Hold the conversations; the last turns go into `results` as rounds do."""
+    """Hold the conversations; the last turns go into `results` as rounds do. They are shorter, but
+    not than those, if it is later than `until` (monotonic)."""
     held = [Conversation(peer) for peer in peers if not peer.many_only]
     looks = {turns * number // LOOKS for number in range(1, LOOKS)}
     for number in range(turns):
+        if number >= TIMED_TURNS and time.monotonic() > until:
+            break
         said(f"a thread of {turns} turns: {number}")
         turn = number % len(held)
         for one in [*held[turn:], *held[:turn]]:
@@ -93,7 +100,7 @@ async def long_thread(
             results.add(engines.AFTER, one.peer.name, await one.read())
     for one in held:
         await one.verify()
-        await one.look(turns, last=True)
+        await one.look(len(one.series.turn_ms), last=True)
         _note(results, one)
     return {one.peer.name: one.series for one in held}
 

@@ -105,7 +105,7 @@ class Report:
     def notes(self) -> list[str]:
         """For all tables."""
         how = (
-            f"medians of at most {self.rounds} rounds, for a long thread of its last 20 of "
+            f"medians of at most {self.rounds} rounds, for a long thread of its last 20 of at most "
             f"{self.turns} turns; ratios are taken inside a round or turn"
         )
         each = (

@@ -124,13 +124,14 @@ def in_sqlite(place: Place) -> Storage:
     return Storage(url=f"sqlite:{directory}", stored=stored, versions=found)
 
 
-def sqlite_bytes(path: Path) -> int:
-    """The pages of a database, with those that are still in its write-ahead log."""
+def sqlite_bytes(path: Path, pages: str = "page_count") -> int:
+    """The pages of a database, with those that are still in its write-ahead log; or those of it
+    that are free, the `freelist_count`."""
     link = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
-        asked = ("page_count", "page_size")
-        pages, size = (int(link.execute(f"PRAGMA {name}").fetchone()[0]) for name in asked)
-        return pages * size
+        asked = (pages, "page_size")
+        count, size = (int(link.execute(f"PRAGMA {name}").fetchone()[0]) for name in asked)
+        return count * size
     finally:
         link.close()
 

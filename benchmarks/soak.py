@@ -1,11 +1,10 @@
-"""`python -m benchmarks.soak`: does the router's memory grow with the number of puts?
+"""`python -m benchmarks.soak`: does anything grow that should not, and does space come back?
 
-Many clients put small checkpoints until `--puts` or `--minutes` is reached; each goes round some
-threads and leaves them for new ones after a while, as conversations come and go. Meanwhile the
-router's memory and its file are sampled. Writes the samples as CSV, shows them as lines of text,
-draws them if matplotlib is installed, and says how fast memory grew in the second half. It asserts
-nothing. With `--round 16 --puts-each 1000000` the same 1,024 threads are used for ever: more than
-the router keeps in memory, so that it reads them again and again.
+32 agents hold conversations that grow, and leave each for a new one after `--turns` turns. Then,
+while they go on, every conversation that was left is pruned to its newest checkpoint, then deleted;
+then they fill the space again, and at last all of it is deleted. Sampled are memory of router and
+client, the files, and the pages in them that are free. Shows and writes each phase, all samples as
+CSV and a plot; it asserts nothing.
 """
 
 from __future__ import annotations
@@ -16,108 +15,144 @@ import csv
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
+from rich.table import Table
 
-from benchmarks.process import cpu_seconds, resident_mb, stored_mb
-from benchmarks.values import Chain, Saver, config_of, text
+from benchmarks.plot import pyplot, saved
+from benchmarks.process import resident_mb, stored_mb
+from benchmarks.servers import sqlite_bytes
+from benchmarks.values import Chain, Saver, config_of, message
 
 SAMPLE_SECONDS: Final = 1.0
-CLIENTS: Final = 64
-BARS: Final = "▁▂▃▄▅▆▇█"
+AGENTS: Final = 32
+PRUNED_AT_ONCE: Final = 20
+"""Threads in one call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One look at the router."""
 
+    phase: str
     seconds: float
     puts: int
     router_mb: float
-    file_mb: float
     client_mb: float
-    router_cpu_share: float
+    files_mb: float
+    wal_mb: float
+    """Of the files: write-ahead logs."""
+
+    free_mb: float
+    """Of the files: pages that the next puts use again."""
+
+    longest_put_ms: float
+    """Since the sample before."""
 
 
 class Soak:
-    """The clients, and what they have done so far."""
+    """The agents, and what they have done so far."""
 
-    def __init__(self, saver: Saver, options: argparse.Namespace) -> None:
+    def __init__(self, saver: Saver, turns: int) -> None:
         self._saver = saver
-        self._options = options
-        self._puts_max: int = options.puts
-        self._ends = time.monotonic() + 60 * options.minutes
+        self._turns = turns
         self.puts = 0
-        self.threads = 0
-        self.running = True
+        self.longest_put_ms = 0.0
+        self.used: list[str] = []
+        """Threads that agents are using."""
+        self.left: list[str] = []
+        """Threads that no agent uses any more."""
 
-    async def run(self) -> None:
-        """All clients until the end, or the first error of one."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for number in range(CLIENTS):
-                    group.create_task(self._client(number))
-        finally:
-            self.running = False
-
-    async def _client(self, number: int) -> None:
-        while self._goes_on():
-            await self._round(number)
-
-    async def _round(self, number: int) -> None:
-        """Some threads, turn by turn, until each has had its puts."""
-        size = self._options.round
-        first, self.threads = self.threads, self.threads + size
-        chains = [Chain(self._saver) for _ in range(size)]
-        configs = [config_of(f"soak-{number}-{first + index}") for index in range(size)]
-        for turn in range(self._options.puts_each * size):
-            if not self._goes_on():
-                return
-            index, values = turn % size, {"note": text(200, self.puts)}
-            parts = chains[index].checkpoint(values, ("note",))
-            configs[index] = await self._saver.aput(configs[index], *parts)
-            self.puts += 1
-
-    def _goes_on(self) -> bool:
-        return self.puts < self._puts_max and time.monotonic() < self._ends
+    async def agent(self, number: int) -> None:
+        """One conversation after another, until it is cancelled."""
+        serial = 0
+        while True:
+            thread, serial = f"soak-{number}-{serial}", serial + 1
+            self.used.append(thread)
+            chain, config, said = Chain(self._saver), config_of(thread), list[Any]()
+            for turn in range(self._turns):
+                said = [*said, message(turn)]
+                parts = chain.checkpoint({"messages": said}, ("messages",))
+                began = time.perf_counter()
+                config = await self._saver.aput(config, *parts)
+                took = (time.perf_counter() - began) * 1e3
+                self.longest_put_ms = max(self.longest_put_ms, took)
+                self.puts += 1
+            self.used.remove(thread)
+            self.left.append(thread)
 
 
-async def sample(soak: Soak, pid: int, directory: Path, said: Any) -> list[Sample]:
-    """Look once a second until the soak has ended."""
-    samples: list[Sample] = []
-    began, cpu_before, looked = time.monotonic(), cpu_seconds(pid), time.monotonic()
-    while True:
-        await asyncio.sleep(SAMPLE_SECONDS)
-        now, cpu = time.monotonic(), cpu_seconds(pid)
-        samples.append(
-            Sample(
-                seconds=round(now - began, 2),
-                puts=soak.puts,
-                router_mb=round(resident_mb(pid), 2),
-                file_mb=round(stored_mb(directory), 2),
-                client_mb=round(resident_mb(os.getpid()), 2),
-                router_cpu_share=round((cpu - cpu_before) / (now - looked), 3),
-            )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Takes the samples."""
+
+    soak: Soak
+    pid: int
+    directory: Path
+    samples: list[Sample]
+    began: float
+
+    async def during(self, phase: str, work: Awaitable[Any], said: Callable[[str], None]) -> None:
+        """Look once a second until the work of a phase is done."""
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            await asyncio.wait([task], timeout=SAMPLE_SECONDS)
+            self.samples.append(self._look(phase))
+            said(f"{phase}: {self.soak.puts:,} puts, router {self.samples[-1].router_mb:.0f} MB")
+        await task
+
+    def _look(self, phase: str) -> Sample:
+        longest, self.soak.longest_put_ms = self.soak.longest_put_ms, 0.0
+        files, logs = (self.directory.glob(f"*.sqlite3{end}") for end in ("", "-wal"))
+        free = sum(sqlite_bytes(path, "freelist_count") for path in files)
+        return Sample(
+            phase=phase,
+            seconds=round(time.monotonic() - self.began, 2),
+            puts=self.soak.puts,
+            router_mb=round(resident_mb(self.pid), 2),
+            client_mb=round(resident_mb(os.getpid()), 2),
+            files_mb=round(stored_mb(self.directory), 2),
+            wal_mb=round(sum(path.stat().st_size for path in logs) / 1e6, 2),
+            free_mb=round(free / 1e6, 2),
+            longest_put_ms=round(longest, 1),
         )
-        cpu_before, looked = cpu, now
-        said(f"{soak.puts:,} puts, router {samples[-1].router_mb:.0f} MB")
-        if not soak.running:
-            return samples
 
 
-def sparkline(values: Sequence[float], width: int = 60) -> str:
-    """The values from zero up, as a line of bars."""
-    step = max(1, len(values) // width)
-    shown, top = values[::step], max(values, default=0) or 1
-    return "".join(BARS[min(len(BARS) - 1, int(value / top * len(BARS)))] for value in shown)
+async def phases(watch: Watch, saver: Any, seconds: float, said: Callable[[str], None]) -> None:
+    """Grow, prune, delete, grow again, while agents talk; then delete all that there is."""
+    soak = watch.soak
+    agents = [asyncio.create_task(soak.agent(number)) for number in range(AGENTS)]
+
+    async def prune(threads: list[str]) -> None:
+        for at in range(0, len(threads), PRUNED_AT_ONCE):
+            await saver.aprune(threads[at : at + PRUNED_AT_ONCE], strategy="keep_latest")
+
+    async def delete(threads: list[str]) -> None:
+        for thread in threads:
+            await saver.adelete_thread(thread)
+
+    try:
+        await watch.during("grow", asyncio.sleep(seconds), said)
+        left, soak.left = soak.left, []
+        await watch.during("prune", prune(left), said)
+        await watch.during("delete", delete(left), said)
+        await watch.during("grow again", asyncio.sleep(seconds), said)
+    finally:
+        for task in agents:
+            task.cancel()
+        ended = await asyncio.gather(*agents, return_exceptions=True)
+    for each in ended:
+        if not isinstance(each, asyncio.CancelledError):
+            raise RuntimeError("an agent did not live to the end") from each
+    await watch.during("delete all", delete([*soak.used, *soak.left]), said)
 
 
 def growth(samples: Sequence[Sample]) -> float | None:
-    """Bytes of memory a put in the second half, by least squares; None with too few samples."""
+    """Bytes of memory a put in the later half, by least squares; None with too few samples."""
     late = [one for one in samples if one.puts >= samples[-1].puts / 2]
     if len(late) < 3:
         return None
@@ -128,73 +163,95 @@ def growth(samples: Sequence[Sample]) -> float | None:
     return above / below * 1e6 if below else None
 
 
-def report(samples: Sequence[Sample], threads: int, out: Path, console: Console) -> None:
-    """Show and write the samples."""
+def table(samples: Sequence[Sample]) -> Table:
+    """A row for each phase, as it was at its end."""
+    shown = Table(title="A router under 32 agents whose conversations grow")
+    columns = ("phase", "seconds", "puts", "router MB", "client MB", "files MB", "WAL MB")
+    for column in (*columns, "free MB", "longest put, ms"):
+        shown.add_column(column, justify="left" if column == "phase" else "right")
+    before = (0.0, 0)
+    for phase in dict.fromkeys(one.phase for one in samples):
+        of_it = [one for one in samples if one.phase == phase]
+        last, longest = of_it[-1], max(one.longest_put_ms for one in of_it)
+        disk = (last.files_mb, last.wal_mb, last.free_mb)
+        shown.add_row(
+            phase,
+            f"{last.seconds - before[0]:.0f}",
+            f"{last.puts - before[1]:,}",
+            *(f"{size:,.0f}" for size in (last.router_mb, last.client_mb, *disk, longest)),
+        )
+        before = (last.seconds, last.puts)
+    slope = growth([one for one in samples if one.phase.startswith("grow")])
+    if slope is not None:
+        shown.caption = f"router memory in the later half of the growing: {slope:+.1f} bytes a put"
+    return shown
+
+
+def write(samples: Sequence[Sample], out: Path) -> list[Path]:
+    """As CSV, and drawn where matplotlib is installed."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "soak.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(field.name for field in fields(Sample))
         writer.writerows(map(astuple, samples))
-    last = samples[-1]
-    console.print(
-        f"{last.puts:,} puts in {last.seconds:.0f} s ({last.puts / last.seconds:,.0f} a second), "
-        f"{threads:,} threads"
-    )
-    for name in ("router_mb", "file_mb", "client_mb"):
-        values = [getattr(one, name) for one in samples]
-        console.print(f"{name:<10}{values[0]:8.1f} → {values[-1]:8.1f}  {sparkline(values)}")
-    slope = growth(samples)
-    if slope is not None:
-        console.print(f"router memory in the second half: {slope:+.2f} bytes a put")
-    console.print(f"written: {path}")
-    if drawn := draw(samples, out / "soak.svg"):
-        console.print(f"written: {drawn}")
+    library = pyplot()
+    if library is None:
+        return [path]
+    figure, axes = library.subplots(1, 2, figsize=(12, 5))
+    at = [one.seconds for one in samples]
+    for axis, names in zip(
+        axes, (("router_mb", "client_mb"), ("files_mb", "wal_mb", "free_mb")), strict=True
+    ):
+        for name in names:
+            label = name.replace("_mb", "")
+            axis.plot(at, [getattr(one, name) for one in samples], label=label)
+        for phase in dict.fromkeys(one.phase for one in samples):
+            first = next(one.seconds for one in samples if one.phase == phase)
+            axis.axvline(first, color="0.8", linewidth=1)
+            axis.annotate(phase, (first, 0), fontsize="small", rotation=90)
+        axis.set(xlabel="seconds", ylabel="MB", ylim=(0, None))
+        axis.legend()
+    return [path, saved(figure, out / "soak.svg")]
 
 
-def draw(samples: Sequence[Sample], path: Path) -> Path | None:
-    """A plot of memory and file over puts; None where matplotlib is not installed."""
-    try:
-        from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]  # optional
-    except ImportError:
-        return None
-    figure, axes = pyplot.subplots()
-    for name, label in (("router_mb", "router memory, MB"), ("client_mb", "client memory, MB")):
-        axes.plot([s.puts for s in samples], [getattr(s, name) for s in samples], label=label)
-    axes.set_xlabel("puts")
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    figure.savefig(path)
-    return path
-
-
-async def soak_a_router(options: argparse.Namespace, directory: Path, console: Console) -> None:
-    """Start a router, soak it, report."""
+async def soak_a_router(options: argparse.Namespace, directory: Path) -> list[Sample]:
+    """Start a router, soak it."""
     from checkpoint_router import RouterSaver
     from checkpoint_router.testing import running_router
 
-    with running_router(storage=f"sqlite:{directory}") as router:
+    samples: list[Sample] = []
+    with (
+        Console(stderr=True).status("") as status,
+        running_router(storage=f"sqlite:{directory}") as router,
+    ):
         async with RouterSaver(router.target) as saver:
-            soak = Soak(saver, options)
-            with console.status("") as status:
-                running = asyncio.create_task(soak.run())
-                samples = await sample(soak, router.pid, directory, status.update)
-                await running
-    report(samples, soak.threads, options.out, console)
+            soak = Soak(saver, options.turns)
+            watch = Watch(
+                soak=soak,
+                pid=router.pid,
+                directory=directory,
+                samples=samples,
+                began=time.monotonic(),
+            )
+            await phases(watch, saver, 30 * options.minutes, status.update)
+    return samples
 
 
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
-    parser.add_argument("--puts", type=int, default=1_000_000)
-    parser.add_argument("--minutes", type=float, default=10.0, help="at most")
-    parser.add_argument("--round", type=int, default=1, help="threads that a client goes round")
-    parser.add_argument("--puts-each", type=int, default=50, help="before a thread is left")
+    parser.add_argument("--minutes", type=float, default=6.0, help="of growing")
+    parser.add_argument("--turns", type=int, default=100, help="before a conversation is left")
     parser.add_argument("--dir", type=Path, help="a directory on the disk to be used")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="router-soak-", dir=options.dir) as name:
-        asyncio.run(soak_a_router(options, Path(name), Console()))
+        samples = asyncio.run(soak_a_router(options, Path(name)))
+    console = Console()
+    console.print(table(samples))
+    for path in write(samples, options.out):
+        console.print(f"written: {path}")
 
 
 if __name__ == "__main__":
