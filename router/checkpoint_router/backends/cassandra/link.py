@@ -31,6 +31,6 @@ class Link(Cluster.connection_class):  # type: ignore[misc]  # the driver ships 
 
     def close(self) -> None:
         super().close()
-        if not self.connected_event.is_set():
+        if not (self.is_defunct or self.connected_event.is_set()):
             self.last_error = ConnectionShutdown(f"{self.endpoint} ended the connection")
             self.connected_event.set()
