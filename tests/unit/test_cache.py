@@ -199,6 +199,36 @@ async def test_of_what_another_saver_grew_the_growth_is_read(routers: Routers) -
     assert line.bytes < 1024
 
 
+@pytest.mark.parametrize("count", [10, 200])
+async def test_a_router_that_just_started_asks_its_storage_once(
+    routers: Routers, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    saver, line = routers.saver("acme")
+    await put(saver, 1, messages(count))
+    await routers.change()
+    asked: list[str] = []
+    storage = routers.engine.shard.storage
+    for name in ("events", "records", "blobs"):
+        plain = getattr(storage, name)
+        monkeypatch.setattr(storage, name, counted(asked, name, plain))
+    line.reset()
+    for _ in range(3):
+        assert await read(saver) == messages(count)
+    # Of few bytes all is asked for at once; memory does that by asking itself for both.
+    assert asked == (["events"] if count == 200 else ["records", "events", "blobs"])
+    assert line.bytes < 3 * 1024
+
+
+def counted(asked: list[str], name: str, plain: Any) -> Any:
+    """The same, noting that it was asked."""
+
+    async def call(*given: Any) -> Any:
+        asked.append(name)
+        return await plain(*given)
+
+    return call
+
+
 async def test_a_listing_brings_what_the_saver_does_not_have(routers: Routers) -> None:
     saver, line = routers.saver("acme")
     at = await put(saver, 1, messages(100))

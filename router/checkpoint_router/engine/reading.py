@@ -54,6 +54,9 @@ _LOOKS = 3
 """Times that a read looks in vain at a thread from which nothing is taken before it calls
 something lost. In one that is pruned all the time it looks until its deadline."""
 
+_HELD_BYTES_MIN = 64 * limits.KIB
+"""Of a reader's values; fewer are read along with the record, in one journey, and left out."""
+
 _WALK = 16
 """Ancestors read ahead at once on a walk along parents."""
 
@@ -139,14 +142,22 @@ class Reading:
         self, state: ThreadState, shown: Shown, held: Sequence[Held]
     ) -> tuple[CheckpointTuple, Mapping[bytes, Typed]]:
         """As `_whole`, but the values that the reader has are not even read."""
-        recent = state.recent.events((shown.checkpoint.id, *shown.writes))
-        (found,) = await self.tuples(state.history, [shown], recent)
+        history, ids = state.history, (shown.checkpoint.id, *shown.writes)
         have = {h.hash for h in held}
+        recent = state.recent.events(ids)
+        if recent is None and sum(h.keep for h in held) < _HELD_BYTES_MIN:
+            found, blobs = await self._whole(state, shown, with_blobs=True)
+            return found, {h: v for h, v in blobs.items() if h not in have}
+        if recent is None:
+            stored = await self._shard.storage.events(history.thread, history.gen, ids)
+            recent = self.unpacked(ids, stored)
+            if state.history is history:
+                state.recent.add(((e, len(stored[i])) for i, e in recent.items()), ())
+        (found,) = await self.tuples(history, [shown], recent)
         wanted = [h for h in blobs_of([found]) if h not in have]
         known = state.recent.values(wanted)
         if known is not None:
             return found, known
-        history = state.history
         values = await self.values(history, wanted)
         if state.history is history:
             state.recent.add((), values.items())
