@@ -103,6 +103,8 @@ async def on_engine(
                     until=time.monotonic() + ROWS_SHARE * (until - time.monotonic()),
                     said=status.update,
                 )
+                late = [row.name for row in rows if row.name not in results.values]
+                faults += [f"not taken, for want of time: {'; '.join(late)}"] if late else []
         if options.rows in "long thread":
             async with AsyncExitStack() as stack:
                 others = await opened(engine, place, stack, missing)

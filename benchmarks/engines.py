@@ -21,6 +21,10 @@ TURN: Final = "last turns of a long thread"
 AFTER: Final = "get_latest after it"
 STORED: Final = "bytes stored by it"
 WIRE: Final = "bytes on the wire, a last turn"
+MEMORY: Final = "memory of the router"
+MORE_UNITS: Final = {TURN: "ms", AFTER: "ms", STORED: "MB", WIRE: "KB", MEMORY: "MB"}
+"""Of the rows that are not in `rows.ROWS`, as they are shown; others are in ms. Sizes are kept in
+bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

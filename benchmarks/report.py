@@ -16,7 +16,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.engines import AFTER, STORED, TURN, WIRE, Engine
+from benchmarks.engines import MORE_UNITS, Engine
 from benchmarks.long_thread import Series
 from benchmarks.peers import Peer
 from benchmarks.plot import draw
@@ -25,13 +25,7 @@ from benchmarks.rows import ROWS
 
 SCHEMA_VERSION: Final = 2
 DASH: Final = "-"
-UNITS: Final[Mapping[str, str]] = {
-    **{row.name: row.unit for row in ROWS},
-    TURN: "ms",
-    AFTER: "ms",
-    STORED: "MB",
-    WIRE: "KB",
-}
+UNITS: Final[Mapping[str, str]] = {**{row.name: row.unit for row in ROWS}, **MORE_UNITS}
 _DIVIDED: Final = {"MB": 1e6, "KB": 1e3}
 
 
@@ -57,7 +51,7 @@ class Found:
         return known + [name for name in self.results.values if name not in UNITS]
 
     def unit(self, row: str) -> str:
-        """Of the values in `results`, made readable."""
+        """As it is shown."""
         return UNITS.get(row, "ms")
 
     def ratio(self, row: str) -> float | None:

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
-from benchmarks.engines import Engine, at_most
+from benchmarks.engines import MEMORY, Engine, at_most
 from benchmarks.peers import Peer, promised, versions
 from benchmarks.process import resident_mb
 from benchmarks.report import Found
@@ -34,7 +34,6 @@ TENANT: Final = "default"
 GET: Final = "get_latest, thread not used lately"
 PUT: Final = "put after it"
 LIST: Final = "list of 10 over all threads"
-MEMORY: Final = "memory of the router, MB"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +61,7 @@ async def scale(place: Place, threads: int, puts: int, said: Callable[[str], Non
             for one in both if index % 2 else reversed(both):
                 await _calls(one, one.threads[index], results)
         for one in both:
-            results.add(MEMORY, one.name, resident_mb(one.process.pid))
+            results.add(MEMORY, one.name, resident_mb(one.process.pid) * 1e6)
         row = f"put at checkpoint {puts:,}, against {FEW_PUTS}"
         await _deep(both[0].saver, puts, results, row, (few, many), said)
         promise = await promised(both[0].process.target)

@@ -8,11 +8,13 @@ What a call takes here is therefore what it takes on a perfect link.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from google.protobuf.message import Message
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -31,7 +33,11 @@ CLIENT_MESSAGES: Final = "messages to bytes and back (client)"
 ROUTER_MESSAGES: Final = "messages to bytes and back (router)"
 WIRE: Final = "messages to values, checks (router)"
 ENGINE: Final = "engine: causality, index, tokens (router)"
-STORAGE: Final = "storage, with its thread and fsync (router)"
+STORAGE: Final = "storage: hand-off to its worker and back (router)"
+STATEMENTS: Final = "storage: SQLite's statements (router)"
+COMMIT: Final = "storage: commit, with its sync (router)"
+CALL: Final = "all of the saver's calls"
+AROUND: Final = "LangGraph and the agent, less what is done at once"
 LAYERS: Final = (
     SERIALISER,
     SAVER,
@@ -40,7 +46,12 @@ LAYERS: Final = (
     WIRE,
     ENGINE,
     STORAGE,
+    STATEMENTS,
+    COMMIT,
+    AROUND,
 )
+"""They add up to the whole, because each takes off what those below it took."""
+
 TARGET: Final = "router://127.0.0.1:1"
 """Never connected to."""
 
@@ -66,12 +77,53 @@ class Ledger:
         began = time.perf_counter()
         await work()
         total = time.perf_counter() - began
-        spent = self.seconds
-        engine, storage = spent.get(ENGINE, 0.0), spent.get(STORAGE, 0.0)
-        wire = spent.get(WIRE, 0.0)
-        below = sum(spent.get(name, 0.0) for name in (SERIALISER, CLIENT_MESSAGES, ROUTER_MESSAGES))
-        own = spent | {ENGINE: engine - storage, WIRE: wire - engine, SAVER: total - wire - below}
-        return total, {name: own.get(name, 0.0) for name in LAYERS}
+        spent = {name: self.seconds.get(name, 0.0) for name in (*LAYERS, CALL)}
+        below = sum(spent[name] for name in (SERIALISER, CLIENT_MESSAGES, ROUTER_MESSAGES))
+        own = {
+            SAVER: spent[CALL] - spent[WIRE] - below,
+            WIRE: spent[WIRE] - spent[ENGINE],
+            ENGINE: spent[ENGINE] - spent[STORAGE],
+            STORAGE: spent[STORAGE] - spent[STATEMENTS] - spent[COMMIT],
+            AROUND: total - spent[CALL],
+        }
+        return total, {name: (spent | own)[name] for name in LAYERS}
+
+
+class TimedConnection(sqlite3.Connection):
+    """SQLite, with a clock."""
+
+    ledger: ClassVar[Ledger]
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        began = time.perf_counter()
+        try:
+            return super().execute(sql, *args)
+        finally:
+            if not sql.startswith("PRAGMA"):
+                layer = COMMIT if sql == "COMMIT" else STATEMENTS
+                self.ledger.add(layer, time.perf_counter() - began)
+
+
+class TimedSaver(RouterSaver):
+    """The saver, with a clock for each call that LangGraph makes."""
+
+    ledger: Ledger
+
+    async def aput(self, *args: Any, **options: Any) -> Any:
+        return await self._timed(time.perf_counter(), super().aput(*args, **options))
+
+    async def aput_writes(self, *args: Any, **options: Any) -> None:
+        await self._timed(time.perf_counter(), super().aput_writes(*args, **options))
+
+    async def aget_tuple(self, *args: Any, **options: Any) -> Any:
+        return await self._timed(time.perf_counter(), super().aget_tuple(*args, **options))
+
+    async def _timed(self, began: float, call: Awaitable[Any]) -> Any:
+        # Began before the call was made: the saver serialises at once.
+        try:
+            return await call
+        finally:
+            self.ledger.add(CALL, time.perf_counter() - began)
 
 
 class TimedSerialiser(SerializerProtocol):
@@ -159,12 +211,19 @@ class PerfectLink:
 @asynccontextmanager
 async def stacked_saver(directory: Path) -> AsyncIterator[tuple[RouterSaver, Ledger]]:
     """A saver on a SQLite storage in this process. The ledger says where its calls spend time."""
-    ledger = Ledger()
-    storage: Any = Timed(storage_from_url(f"sqlite:{directory}"), STORAGE, ledger)
-    engine = Engine(storage, now_ms=lambda: time.time_ns() // 1_000_000, version="profile")
-    await engine.open()
+    TimedConnection.ledger = ledger = Ledger()
+    module: Any = sqlite3
+    stock = module.connect
+    module.connect = partial(stock, factory=TimedConnection)
     try:
-        saver = RouterSaver(TARGET, serde=TimedSerialiser(ledger))
+        storage: Any = Timed(storage_from_url(f"sqlite:{directory}"), STORAGE, ledger)
+        engine = Engine(storage, now_ms=lambda: time.time_ns() // 1_000_000, version="profile")
+        await engine.open()
+    finally:
+        module.connect = stock
+    try:
+        saver = TimedSaver(TARGET, serde=TimedSerialiser(ledger))
+        saver.ledger = ledger
         links: Any = PerfectLink(engine, ledger)
         saver._links = links
         yield saver, ledger
