@@ -16,6 +16,7 @@ from checkpoint_router.backends.cassandra import removal as removing
 from checkpoint_router.backends.cassandra.fences import Fences
 from checkpoint_router.backends.cassandra.growing import Remembered
 from checkpoint_router.backends.cassandra.listings import Listings
+from checkpoint_router.backends.cassandra.parts import Parts
 from checkpoint_router.backends.cassandra.removal import Removal
 from checkpoint_router.backends.cassandra.statements import BLOB, STATEMENTS, Name, Statement
 from checkpoint_router.backends.cassandra.writing import Writing
@@ -25,6 +26,7 @@ from tests.contract import servers
 from tests.contract import test_blobs as blobs
 from tests.contract import test_listings as listings
 from tests.unit import test_cassandra_growing as growing
+from tests.unit import test_cassandra_parts as parts
 from tests.unit import test_cassandra_shared as shared
 from tests.unit import test_cassandra_statements as statements
 
@@ -137,7 +139,44 @@ def doubtful_batches_not_sent_again(patch: Patch) -> None:
     patch.setattr(Writing, "_until_known", once)
 
 
+def versions_as_they_were(patch: Patch) -> None:
+    look = Parts.look
+
+    async def remembered(self: Parts, part: Any) -> Any:
+        known = self._known.get(part)
+        return await look(self, part) if known is None else known[0]
+
+    patch.setattr(Parts, "look", remembered)
+
+
 CASSANDRA = (
+    Fault(
+        name="cassandra: a put does not look whether its part was renewed",
+        plant=in_place_of(Listings, "confirm", None),
+        check=on_two(parts.test_a_row_that_was_written_to_the_version_before_is_written_again),
+    ),
+    Fault(
+        name="cassandra: a part is copied before anybody can know of its renewal",
+        plant=in_place_of(Fences, "lift", None),
+        check=on_two(parts.test_a_row_that_is_written_while_its_part_is_copied_is_not_lost),
+    ),
+    Fault(
+        name="cassandra: a removal looks only at the version that it knew",
+        plant=lambda patch: patch.setattr(Parts, "sure", lambda self, part: True),
+        check=on_two(parts.test_a_row_that_is_written_while_its_part_is_copied_is_not_lost),
+    ),
+    Fault(
+        name="cassandra: a list is read without a look whether its part was renewed",
+        plant=versions_as_they_were,
+        check=on_two(parts.test_a_read_of_a_version_that_is_dropped_under_it_reads_the_next_one),
+    ),
+    Fault(
+        name="cassandra: a part is never renewed",
+        plant=lambda patch: patch.setattr(Parts, "removed", lambda self, part, rows: False),
+        check=on_two(
+            parts.test_a_part_is_renewed_after_so_many_removals_and_its_reads_meet_none_of_them
+        ),
+    ),
     Fault(
         name="cassandra: a log is appended to by routers that did not begin it",
         plant=lambda patch: patch.setattr(Remembered, "log", log_of_the_base),

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from checkpoint_router.backends.cassandra import CassandraStorage, parts
+from checkpoint_router.backends.cassandra.check import CassandraShard
 from checkpoint_router.backends.cassandra.parts import Part, Parts, Versions
-from checkpoint_router.backends.cassandra.statements import Name
+from checkpoint_router.backends.cassandra.statements import REMOVED, Name
 from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.server.diagnose import check
 from checkpoint_router.storage.port import Append, Stored
+from checkpoint_router.storage.scrub import Kind
 from tests import builders as b
 from tests.unit.test_cassandra_shared import one, two, url
 
@@ -202,8 +205,24 @@ async def test_two_routers_that_put_remove_and_renew_at_once_lose_and_keep_nothi
             if number % 5:
                 await storage.delete(ThreadKey(TENANT, f"{name}{number:02d}"), 1)
 
-    await asyncio.gather(*(live(s, name) for s in (one, two) for name in ("x", "y") if True
-                           for name in (f"{name}{1 if s is one else 2}-",)))  # fmt: skip
-    names = [f"{name}{i}-{n:02d}" for name in "xy" for i in (1, 2) for n in range(0, 20, 5)]
+    routers = {"x1-": one, "y1-": one, "x2-": two, "y2-": two}
+    await asyncio.gather(*(live(storage, name) for name, storage in routers.items()))
+    names = [f"{name}{n:02d}" for name in routers for n in range(0, 20, 5)]
     await listed((one, two), *names)
     assert (await parts_of(one).look(NAMES)).now > 3
+
+
+async def test_a_look_through_the_storage_finds_what_a_renewed_part_lacks_and_mends_it(
+    one: CassandraStorage, two: CassandraStorage, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CassandraShard, "grace_seconds", 0.0)
+    await put(one, "a", "b")
+    await renew(one)
+    assert (await check(url, repair=False)).faults == []
+    rows = await one._parts.session.read(Name.LIST_OF, TENANT, "1t", "a", "1")
+    for row in rows:
+        await one._parts.session.write(Name.LIST_REMOVE, REMOVED, TENANT, "1t", *row)
+    assert await two.threads(TENANT, "", 9) == ["b"]
+    (fault,) = (await check(url, repair=True)).faults
+    assert (fault.kind, fault.mended) == (Kind.INDEX, True)
+    await listed((one, two), "a", "b")

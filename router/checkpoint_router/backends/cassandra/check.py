@@ -22,6 +22,7 @@ from checkpoint_router.backends.cassandra.listings import (
     run_line,
     slot_line,
 )
+from checkpoint_router.backends.cassandra.parts import RENEWED, Parts, name_of, part_of
 from checkpoint_router.backends.cassandra.session import Row, Session
 from checkpoint_router.backends.cassandra.statements import LOG, RECORD, REMOVED, ROW, VOID, Name
 from checkpoint_router.backends.cassandra.target import parse
@@ -54,6 +55,10 @@ class _Looked(CassandraStorage):
     def session(self) -> Session:
         return self._parts.session
 
+    @property
+    def parts(self) -> Parts:
+        return self._parts.listings.parts
+
 
 @asynccontextmanager
 async def opened(rest: str, *, repair: bool) -> AsyncIterator[Shard]:
@@ -75,6 +80,7 @@ class CassandraShard:
     def __init__(self, storage: _Looked) -> None:
         self.storage = storage
         self._session = storage.session
+        self._parts = storage.parts
         self._beyond: dict[ThreadKey, set[Line]] = defaultdict(set)
         """Rows of lists by the thread that they name, where they may lead to nothing."""
 
@@ -90,10 +96,10 @@ class CassandraShard:
             async for rows in self._pages(tenant, part):
                 if not tenant:
                     found |= {ThreadKey(*row[1:]) for row in rows}
-                elif part == "t":
+                elif part_of(part) == "t":
                     for row in rows:
                         self._beyond[ThreadKey(tenant, row[0])].add((tenant, part, *row))
-                elif part[0] == "c":
+                elif part_of(part)[0] == "c":
                     await self._lead_nowhere(tenant, part, rows)
         return sorted(found | self._beyond.keys())
 
@@ -142,13 +148,22 @@ class CassandraShard:
         found: list[Line] = []
         for at in range(0, len(lines), _AT_ONCE):
             some = lines[at : at + _AT_ONCE]
-            there = await asyncio.gather(
-                *(self._session.read(Name.LIST_OF, *line[:4]) for line in some)
-            )
+            there = await asyncio.gather(*(self._rows_of(line) for line in some))
             for line, rows in zip(some, there, strict=True):
                 if not any(line[1] == "t" or row[2] == line[4] for row in rows):
                     found.append(line)
         return found
+
+    async def _rows_of(self, line: Line) -> list[Row]:
+        """Those like it but for the last field, in any version of its part."""
+        tenant, part, k1, k2, _ = line
+        names = [part]
+        if part[:1] in RENEWED:
+            names = (await self._parts.look((tenant, part))).names((tenant, part))
+        found = await asyncio.gather(
+            *(self._session.read(Name.LIST_OF, tenant, name, k1, k2) for name in names)
+        )
+        return [row for rows in found for row in rows]
 
     async def _dead(self, thread: ThreadKey, image: ThreadImage) -> tuple[list[Line], list[Line]]:
         """Rows that name what was deleted or pruned; and those that name what was never seen."""
@@ -157,8 +172,9 @@ class CassandraShard:
         dead: list[Line] = []
         unknown: list[Line] = []
         for line in self._beyond.get(thread, ()):
-            gen, key = (int(line[3]), b"") if line[1] == "t" else _event(line[4])
-            seen = shown if line[1] == "t" else keys.get(key) is False
+            of_thread = part_of(line[1]) == "t"
+            gen, key = (int(line[3]), b"") if of_thread else _event(line[4])
+            seen = shown if of_thread else keys.get(key) is False
             if gen == image.gen and seen:
                 continue
             rows = await self._session.read(Name.LIST_OF, *line[:4])
@@ -171,10 +187,14 @@ class CassandraShard:
         for line in dead:
             await self._session.write(Name.LIST_REMOVE, REMOVED, *line)
         for line in lacking:
+            part = line[1]
+            if part[:1] in RENEWED:
+                # One that is renewed just now may lose it: the look that follows says so.
+                part = name_of(part, (await self._parts.look(line[:2])).now)
             if line[1] != "t":
-                await self._session.write(Name.LIST_PUT, *line, ROW)
+                await self._session.write(Name.LIST_PUT, line[0], part, *line[2:], ROW)
                 continue
-            mine = (*line[:4], secrets.token_hex(8))
+            mine = (line[0], part, *line[2:4], secrets.token_hex(8))
             await self._session.write(Name.LIST_PUT, *mine, ROW)
             # A removal that came between has not seen this one.
             image = await self.storage.image(thread)
@@ -249,5 +269,6 @@ def _actor(row: Row) -> int:
 
 
 def _fault(kind: Wrong, thread: ThreadKey, line: Line, how: str) -> Fault:
-    record = f"checkpoint {line[2]}" if line[1][0] == "c" else "the thread"
-    return Fault(kind=kind, thread=thread, record=record, text=f"{_LISTS[line[1][0]]} {how}")
+    list_ = part_of(line[1])[0]
+    record = f"checkpoint {line[2]}" if list_ == "c" else "the thread"
+    return Fault(kind=kind, thread=thread, record=record, text=f"{_LISTS[list_]} {how}")

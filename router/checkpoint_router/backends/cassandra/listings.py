@@ -19,7 +19,7 @@ from typing import Final
 
 from checkpoint_router.backends.cassandra.fences import Fences
 from checkpoint_router.backends.cassandra.gather import Gather
-from checkpoint_router.backends.cassandra.parts import Part, Parts, name_of
+from checkpoint_router.backends.cassandra.parts import RENEWED, Part, Parts, name_of
 from checkpoint_router.backends.cassandra.place import Place
 from checkpoint_router.backends.cassandra.session import Row, Session
 from checkpoint_router.backends.cassandra.statements import REMOVED, ROW, Name
@@ -264,7 +264,7 @@ class Listings:
 
 def _renewed(line: Line) -> bool:
     """Whether rows are ever removed from its part."""
-    return line[1][:1] in ("t", "c")
+    return line[1][:1] in RENEWED
 
 
 def _in(line: Line, name: str) -> Line:

@@ -22,6 +22,9 @@ from checkpoint_router.backends.cassandra.session import Change, Session
 from checkpoint_router.backends.cassandra.statements import ENDED, ROW, Name
 from checkpoint_router.core.ids import ThreadKey
 
+RENEWED: Final = ("t", "c")
+"""How the names of those parts begin from which rows are removed."""
+
 RENEW_EACH: Final = 2_000
 """Rows that one router removes from a part before it renews it, or as many as were left the last
 time, if that is more. Larger: reads walk over more. Smaller: more is copied."""
