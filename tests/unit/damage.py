@@ -219,6 +219,10 @@ REDIS: dict[str, tuple[Redis, set[Kind]]] = {
         {Kind.LOG, Kind.INDEX, Kind.CLOSURE},
     ),
     "log gone": (lambda c, k, t: c.delete(k["l"]), {Kind.LOG, Kind.INDEX}),
+    "all gone but lists": (
+        lambda c, k, t: [c.delete(k[kind]) for kind in "kcelpjbv"],
+        {Kind.LOG, Kind.INDEX},
+    ),
     "a foreign key": (
         lambda c, k, t: (c.delete(k["e"]), c.set(k["e"], "rubbish")),
         {Kind.LOG},

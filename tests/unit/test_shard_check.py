@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from checkpoint_router.backends.cassandra.check import CassandraShard
+from checkpoint_router.backends.redis import layout
 from checkpoint_router.core.ids import ThreadKey, slot_of
 from checkpoint_router.server.diagnose import check
 from checkpoint_router.storage.open import storage_from_url
@@ -119,8 +120,7 @@ async def test_each_damage_is_found_and_what_is_an_index_is_mended(
 ) -> None:
     threads = [ThreadKey("acme", name) for name in engine.cases]
     async with opened(url) as storage:
-        for thread in threads:
-            await damage.fill(storage, thread)
+        await asyncio.gather(*(damage.fill(storage, thread) for thread in threads))
         actor = storage.actor
     whole = await look(url)
     assert (found(whole), whole.threads, whole.events) == ({}, len(threads), 4 * len(threads))
@@ -145,8 +145,7 @@ async def test_a_mended_index_is_the_one_that_was_there(engine: Engine, url: str
     """What routers ask of the lists, and a put that comes twice, get the answers of before."""
     names = ["a", "b", "c"]
     async with opened(url) as storage:
-        for name in names:
-            await damage.fill(storage, ThreadKey("acme", name))
+        await asyncio.gather(*(damage.fill(storage, ThreadKey("acme", name)) for name in names))
     async with opened(url) as storage:
         before = await answers(storage, names)
     await asyncio.to_thread(_lose_all_lists, engine, url)
@@ -187,6 +186,28 @@ def _lose_all_lists(engine: Engine, url: str) -> None:
             for key in list(client.scan_iter("*")):
                 if any(b"}:%c" % kind in key for kind in b"ceijnrt") or b":slots:" in key:
                     client.delete(key)
+
+
+async def test_a_redis_that_lost_what_belongs_to_no_thread_is_named() -> None:
+    url = servers.redis()
+    async with opened(url) as storage:
+        await damage.fill(storage)
+    slot = slot_of(b.THREAD.thread)
+    with closing(damage.redis_client(url, cluster=False)) as client:
+        key = client.getdel(layout.SYSTEM_KEY)
+        (fault,) = (await look(url, repair=True)).faults
+        assert (fault.kind, fault.record) == (Kind.RECORD, "the key that seals tokens")
+        client.set(layout.SYSTEM_KEY, key)
+        client.delete(layout.slot_key(slot))
+        (fault,) = (await look(url)).faults
+        assert (fault.kind, fault.record) == (Kind.NOTE, f"slot {slot}")
+        client.hset(layout.slot_key(slot), mapping={"inc": "x" * 16, "seq": 6})
+        for lost in client.scan_iter(f"cr:{{{slot}}}:*"):
+            if lost != layout.slot_key(slot):
+                client.delete(lost)
+        (fault,) = (await look(url, repair=True)).faults
+        assert (fault.kind, fault.record) == (Kind.LOG, f"slot {slot}")
+        assert "counted 6 writes" in fault.text
 
 
 async def test_a_check_and_a_repair_beside_writers_find_nothing_and_do_no_harm(
@@ -268,8 +289,7 @@ class Writer:
 async def test_a_repair_that_is_killed_is_finished_by_the_next(engine: Engine, url: str) -> None:
     names = [f"t{number}" for number in range(12)]
     async with opened(url) as storage:
-        for name in names:
-            await damage.fill(storage, ThreadKey("acme", name))
+        await asyncio.gather(*(damage.fill(storage, ThreadKey("acme", name)) for name in names))
     await asyncio.to_thread(_lose_all_lists, engine, url)
     before = await asyncio.to_thread(engine.records, url)
     command = [sys.executable, "-m", "checkpoint_router.cli", "shard", "check", "--repair"]

@@ -6,7 +6,7 @@ thread's index is compared with its log, and mended, by one script, so that no p
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -27,6 +27,9 @@ CHECK: Final = Script("check")
 
 _AT_ONCE: Final = 1000
 """Rows of a list in one answer."""
+
+_ROWS_AT_ONCE: Final = 250
+"""Of a log, in one script. More: the server answers nobody else for longer than a few ms."""
 
 _SLOTS_MAX: Final = 16
 """Slots whose lists are remembered while their threads are looked at."""
@@ -97,6 +100,8 @@ class _Slot:
     """Those with keys of their own."""
     tenants: set[str] = field(default_factory=set)
     """Those with lists."""
+    listed: bool = False
+    """It has the list of its threads, which says of each that it is lost."""
 
 
 class RedisShard:
@@ -115,10 +120,13 @@ class RedisShard:
         await self._scan()
         found = []
         for number, slot in sorted(self._slots.items()):
-            if slot.counted and not slot.threads:
+            # Keys that came while others were looked for may have been missed: asked once more.
+            lost = slot.counted and not slot.threads and not slot.listed
+            if lost and not await self._link.do("exists", layout.by_leaf(number)):
                 text = f"it counted {slot.counted:,} writes, and there is nothing of any thread"
                 found.append(_fault(Wrong.LOG, f"slot {number}", text))
-            if slot.threads and slot.counted is None:
+            uncounted = slot.threads and slot.counted is None
+            if uncounted and not await self._link.do("exists", layout.slot_key(number)):
                 text = "it has threads, and its count of writes is gone: somebody removed keys"
                 found.append(_fault(Wrong.NOTE, f"slot {number}", text))
         used = any(slot.threads for slot in self._slots.values())
@@ -160,6 +168,8 @@ class RedisShard:
             slot = self._slots.setdefault(int(head[4:]), _Slot())
             if kind == b"s":
                 slot.counted = int(await self._link.do("hget", key, "seq") or 0)
+            elif kind == b"i":
+                slot.listed = True
             elif kind in _OF_THREAD:
                 slot.threads.add(ThreadKey(*name.decode().split("\0", 1)))
             elif kind in _OF_TENANT:
@@ -201,16 +211,19 @@ class RedisShard:
     # One thread ------------------------------------------------------------------------------
 
     async def index(self, thread: ThreadKey, image: ThreadImage, *, repair: bool) -> list[Fault]:
-        """By one script, which answers for the moment in which it runs."""
-        rows = (await self._rows_of(slot_of(thread.thread))).get(thread, set())
+        """By a script for each piece of the log, which answers for the moment in which it runs."""
+        listed = (await self._rows_of(slot_of(thread.thread))).get(thread, set())
         for _ in range(_TRIES_MAX):
+            places, members = await self._link.run(CHECK, thread, {"fields": True})
             log = await self._log(thread)
-            ask = {**log.ask(), "mend": repair}
-            wanted = {row[:2] for row in log.sets()}
-            ask["beyond"] = [row for row in rows if row[:2] not in wanted]
-            verdict, *found = await self._link.run(CHECK, thread, ask)
-            if verdict == b"done":
-                return [*log.gaps(), *(_said(thread, *one) for one in found[0])]
+            found = log.gaps()
+            for piece in log.pieces(places, members, listed):
+                verdict, *said = await self._link.run(CHECK, thread, {**piece, "mend": repair})
+                if verdict != b"done":
+                    break
+                found += [_said(thread, *one) for one in said[0]]
+            else:
+                return found
         raise Unavailable(f"thread {thread.thread!r} is pruned all the time. Look again later.")
 
     async def _log(self, thread: ThreadKey) -> "_Log":
@@ -247,49 +260,55 @@ class _Log:
                 found.append(_fault(Wrong.LOG, f"router {actor.hex()}", text, self.thread))
         return found
 
-    def sets(self) -> list[Row]:
-        """Rows that lists must have for it."""
-        found: list[Row] = []
-        for erased, entry in self._entries:
-            if not erased and entry.kind is Kind.CHECKPOINT:
-                by_id, by_run = self._listed(entry)
-                found.append(("n", by_id, b""))
-                if by_run:
-                    found.append(("r", by_run, b""))
-        if len(self._entries) > self._erased:
-            found.append(("t", self.thread.thread.encode(), b""))
-        return found
-
-    def _listed(self, entry: Entry) -> tuple[bytes, bytes]:
-        tail = self.thread.thread.encode() + b"\0" + layout.event_field(entry.id)
-        by_run = b"" if entry.run_id is None else layout.run_hash(entry.run_id) + tail
-        return entry.checkpoint_id.encode() + b"\0" + tail, by_run
-
-    def ask(self) -> dict[str, Any]:
-        """For the script."""
-        rows = []
-        indices: dict[SegmentId, set[int]] = defaultdict(set)
-        for position, (erased, entry) in enumerate(self._entries):
-            member = by_id = by_run = b""
-            if not erased and entry.kind is Kind.CHECKPOINT:
-                by_id, by_run = self._listed(entry)
-                run = b"" if entry.run_id is None else layout.run_hash(entry.run_id)
-                member = entry.checkpoint_id.encode() + b"\0" + run
-            place = position.to_bytes(8, "big") + entry.digest
-            rows.append((layout.event_field(entry.id), place, member, by_id, by_run))
-            indices[entry.id.segment].add(entry.id.index)
-        return {
+    def pieces(
+        self, places: Sequence[bytes], members: Sequence[bytes], listed: set[Row]
+    ) -> Iterator[dict[str, Any]]:
+        """For the script. What is handed in was there before the log was read."""
+        asked = {
+            "fields": False,
             "gen": self._gen,
             "erasures": self._counts.get(b"erased", 0),
+            "last": False,
+        }
+        rows = [self._row(position, *one) for position, one in enumerate(self._entries)]
+        for at in range(0, len(rows), _ROWS_AT_ONCE):
+            yield {**asked, "rows": rows[at : at + _ROWS_AT_ONCE]}
+        indices: dict[SegmentId, set[int]] = defaultdict(set)
+        for _, entry in self._entries:
+            indices[entry.id.segment].add(entry.id.index)
+        live = len(self._entries) - self._erased
+        wanted = {("n", row[3]) for row in rows} | {("r", row[4]) for row in rows}
+        if live:
+            wanted.add(("t", self.thread.thread.encode()))
+        known = {row[0] for row in rows}
+        shown = {row[0] for row in rows if row[2]}
+        yield {
+            **asked,
+            "rows": (),
+            "last": True,
+            "places": [f[1:] for f in places if f[:1] == b"e" and f[1:] not in known],
+            "members": [id for id in members if id not in shown],
+            "beyond": [row for row in listed if row[:2] not in wanted],
             "erased": self._erased,
-            "total": len(self._entries),
-            "live": len(self._entries) - self._erased,
+            "total": len(rows),
+            "live": live,
             "counts": [(actor, max(numbers)) for actor, numbers in self._numbers.items()],
             "gapless": [(segment, _gapless(known)) for segment, known in indices.items()],
             "thread": self.thread.thread,
             "leaf": layout.leaf_of_thread(self.thread),
-            "rows": rows,
         }
+
+    def _row(self, position: int, erased: int, entry: Entry) -> tuple[bytes, ...]:
+        """Event, its place, and what tables and lists have to have of it, if it is listed."""
+        field, place = layout.event_field(entry.id), position.to_bytes(8, "big") + entry.digest
+        if erased or entry.kind is not Kind.CHECKPOINT:
+            return field, place, b"", b"", b""
+        run = b"" if entry.run_id is None else layout.run_hash(entry.run_id)
+        cid, tail = (
+            entry.checkpoint_id.encode() + b"\0",
+            self.thread.thread.encode() + b"\0" + field,
+        )
+        return field, place, cid + run, cid + tail, run and run + tail
 
 
 def _gapless(known: set[int]) -> int:
@@ -299,10 +318,17 @@ def _gapless(known: set[int]) -> int:
     return last
 
 
+_HOW: Final = {
+    b"lacks": (Wrong.INDEX, "lacks it, or has it wrong"),
+    b"beyond": (Wrong.INDEX, "has it, and it is not there"),
+    b"lost": (Wrong.LOG, "has it, and nothing of it is there"),
+}
+
+
 def _said(thread: ThreadKey, list: bytes, id: bytes, how: bytes) -> Fault:
     record = f"event {EventId(SegmentId(id[:16]), int(id[16:]))}" if id else "the thread"
-    text = "lacks it, or has it wrong" if how == b"lacks" else "has it, and it is not there"
-    return _fault(Wrong.INDEX, record, f"{_LISTS[list.decode()]} {text}", thread)
+    kind, text = _HOW[how]
+    return _fault(kind, record, f"{_LISTS[list.decode()]} {text}", thread)
 
 
 def _fault(
