@@ -41,11 +41,12 @@ SERVERS: dict[str, Callable[[], str]] = {
     "redis": servers.redis,
     "cassandra": lambda: servers.cassandra("saver"),
 }
-"""Storages that are servers of their own, and how to have one. A few suites run on them: what they
-do otherwise than SQLite is below the port, where the contract looks."""
-ON_SERVERS = {
+"""Storages that are servers of their own, and how to have one."""
+ON_EACH_STORAGE = {
     "test_conformance", "test_pregel", "test_delta_history", "test_clock", "test_differential",
 }  # fmt: skip
+"""The other suites run on SQLite alone: what the storages do otherwise is below the port, where the
+contract looks."""
 
 MakeSaver = Callable[..., BaseCheckpointSaver[Any]]
 
@@ -75,11 +76,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_elsewhere(item: pytest.Item) -> bool:
-    """Whether a test would run on a server, and need not."""
-    ours = item.path.parent == Path(__file__).parent
+    """Whether a test would run on another storage than SQLite, and need not."""
+    if REFERENCE or item.path.parent != Path(__file__).parent:
+        return False
     spec = getattr(item, "callspec", None)
-    on_server = spec is not None and spec.params.get("storage") in SERVERS
-    return ours and on_server and item.path.stem not in ON_SERVERS
+    storage = "sqlite" if spec is None else spec.params.get("storage", "sqlite")
+    return storage != "sqlite" and item.path.stem not in ON_EACH_STORAGE
 
 
 @pytest.fixture(scope="session", params=STORAGES)
