@@ -263,11 +263,16 @@ async def test_a_deleted_or_pruned_thread_is_forgotten(routers: Routers) -> None
     assert cache.held_bytes == 0
 
 
-async def test_a_thread_that_another_deleted_is_forgotten(routers: Routers) -> None:
+@pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "long ago"])
+async def test_a_thread_that_another_deleted_is_forgotten(
+    routers: Routers, remembered: bool
+) -> None:
     saver, _ = routers.saver("acme")
     other, _ = routers.saver("acme")
     await put(saver, 1, messages(10))
     await other.adelete_thread("t")
+    if not remembered:
+        saver._reading.sessions._threads.clear()
     assert await saver.aget_tuple(conf()) is None
     assert saver._reading.sessions.cache.held_bytes == 0
 

@@ -65,6 +65,8 @@ class Cache:
         self._lock = threading.Lock()
         self._entries: OrderedDict[tuple[str, bytes], _Entry] = OrderedDict()
         self._threads: dict[str, set[bytes]] = {}
+        self._gens: dict[str, int] = {}
+        """Of threads with values here: the generation that a router named last."""
 
     @property
     def held_bytes(self) -> int:
@@ -125,11 +127,19 @@ class Cache:
             for hash in tuple(self._threads.get(thread, ())):
                 self._drop(thread, hash)
 
+    def heard(self, thread: str, gen: int) -> None:
+        """A router said which generation lives: values of another one are dropped."""
+        with self._lock:
+            if thread in self._threads and self._gens.setdefault(thread, gen) != gen:
+                for hash in tuple(self._threads[thread]):
+                    self._drop(thread, hash)
+
     def clear(self) -> None:
         """Drops all."""
         with self._lock:
             self._entries.clear()
             self._threads.clear()
+            self._gens.clear()
             self._held_bytes = 0
 
     def _insert(self, thread: str, hash: bytes, entry: _Entry) -> None:
@@ -151,3 +161,4 @@ class Cache:
         of_thread.discard(hash)
         if not of_thread:
             del self._threads[thread]
+            self._gens.pop(thread, None)

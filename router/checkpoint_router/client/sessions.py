@@ -153,6 +153,7 @@ class Run:
     def acknowledged(self, event: EventId, clock: ThreadClock) -> None:
         """A router stored the event."""
         self.owner.heard(self.memory, clock)
+        self.owner.cache.heard(self.thread, self.gen)
         with self._lock:
             self._acknowledged = with_index(self._acknowledged, event.index)
             if not self._header_known:
@@ -256,6 +257,7 @@ class Sessions:
         """The run that starts, or goes on, with an answered read."""
         memory = self.thread(names.thread)
         self.heard(memory, clock)
+        self.cache.heard(names.thread, clock.gen)
         run = self._of_context(names)
         if run is not None:
             return run
