@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import re
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import ormsgpack
 
 from checkpoint_router.backends.cassandra import CassandraStorage
 from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.digests import blob_hash, event_digest
+from checkpoint_router.core.errors import Unavailable
 from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey
 from checkpoint_router.core.records import (
     Blob,
@@ -34,7 +36,7 @@ from checkpoint_router.core.records import (
     pack_event,
 )
 from checkpoint_router.storage.open import storage_from_url
-from checkpoint_router.storage.port import Append, Erase, Storage, Stored
+from checkpoint_router.storage.port import Append, Duplicate, Erase, Storage, Stored
 
 TENANT: Final = "graveyard"
 
@@ -47,8 +49,21 @@ LIFE: Final = 20
 STAY_EACH: Final = 500
 """One thread in so many stays, as it was after its prune."""
 
+TRIES: Final = 5
+
 READS: Final = 30
 """Of each kind in a window."""
+
+
+T = TypeVar("T")
+
+
+async def again(work: Callable[[], Awaitable[T]]) -> T:
+    """What it returns, after as many tries as a busy machine takes: each has the effect of one."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(Unavailable):
+            return await work()
+    return await work()
 
 
 class Life:
@@ -103,8 +118,8 @@ class Life:
             names=(value.hash,),
             blobs=(value,),
         )
-        answer = await self._storage.append(append)
-        if not isinstance(answer, Stored):
+        answer = await again(lambda: self._storage.append(append))
+        if not isinstance(answer, Stored | Duplicate):
             raise RuntimeError(f"a put was answered with {answer}")
         self._events.append(event.id)
         self._values.append(value)
@@ -119,8 +134,12 @@ class Life:
             blobs=tuple(v.hash for v in self._values[:-1]),
             stored=len(self._events),
         )
-        if not await self._storage.erase(erase):
+        if not await again(lambda: self._storage.erase(erase)):
             raise RuntimeError("a prune was refused")
+
+    async def delete(self) -> None:
+        """All of it."""
+        await again(lambda: self._storage.delete(self.thread, 1))
 
 
 class Graveyard:
@@ -153,7 +172,7 @@ class Graveyard:
                         self.stays.append(life)
                         break
             else:
-                await self._storage.delete(life.thread, None)
+                await life.delete()
                 self.deletes += 1
 
     def _next_id(self) -> str:

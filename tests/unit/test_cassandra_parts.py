@@ -28,7 +28,8 @@ NAMES = (TENANT, "t")
 
 def checkpoint(name: str) -> tuple[ThreadKey, Append]:
     thread = ThreadKey(TENANT, name)
-    event = b.checkpoint_event(name, 1, checkpoint_id=f"c00000-{name}")
+    head = b.header(b.token(thread))
+    event = b.checkpoint_event(name, 1, checkpoint_id=f"c00000-{name}", head=head)
     return thread, b.append(event, thread=thread)
 
 
