@@ -219,9 +219,9 @@ async def test_a_check_and_a_repair_beside_writers_find_nothing_and_do_no_harm(
     shared = engine.name != "sqlite"  # there a repair is refused while a router has it
     async with AsyncExitStack() as routers:
         storages = [await routers.enter_async_context(opened(url)) for _ in range(1 + shared)]
-        writers = [Writer(storage, number, seed) for storage in storages for number in range(3)]
+        writers = [Writer(storage, number, seed) for storage in storages for number in range(2)]
         writing = [asyncio.create_task(writer.write(over)) for writer in writers]
-        for repair in (False, shared, False, shared):
+        for repair in (False, shared):
             puts = sum(writer.puts for writer in writers)
             report = await look(url, repair=repair)
             broken = [f for f in report.faults if f.kind is not Kind.NOTE]
@@ -253,7 +253,7 @@ class Writer:
             await self._put()
             if self._chance.random() < 0.2:
                 await self._prune()
-            if self._chance.random() < 0.1:
+            if len(self.stored) == 12:
                 self._gen = await self.storage.delete(self.thread, self._gen)
                 self.stored.clear()
 
