@@ -180,9 +180,7 @@ CASSANDRA = (
     Fault(
         name="cassandra: a log is appended to by routers that did not begin it",
         plant=lambda patch: patch.setattr(Remembered, "log", log_of_the_base),
-        check=on_two(
-            growing.test_two_routers_that_grow_one_value_at_once_with_other_tails_disturb_nobody
-        ),
+        check=on_two(growing.test_two_routers_that_grow_one_value_at_once_disturb_nobody),
         raises=(AssertionError, DataLoss),
     ),
     Fault(
@@ -218,7 +216,7 @@ CASSANDRA = (
         name="cassandra: a value counts as stored when its log is gone",
         plant=rows_that_stand_for_all_of_a_value,
         check=on_two(
-            growing.test_a_value_that_grows_from_one_that_was_pruned_elsewhere_is_asked_for_and_stored_anew,
+            growing.test_a_value_that_grew_from_one_that_was_pruned_elsewhere_is_asked_for,
             ahead=False,
         ),
         raises=(AssertionError, DataLoss),

@@ -177,7 +177,7 @@ async def test_a_fork_begins_where_its_base_ends_and_neither_branch_sees_the_oth
 # Two at once ---------------------------------------------------------------------------------
 
 
-async def test_two_routers_that_grow_one_value_at_once_with_other_tails_disturb_nobody(
+async def test_two_routers_that_grow_one_value_at_once_disturb_nobody(
     one: CassandraStorage, two: CassandraStorage
 ) -> None:
     await put(one, "s", FIRST)
@@ -291,7 +291,7 @@ async def test_a_prune_leaves_a_log_as_long_as_any_value_stands_in_it(
 
 
 @pytest.mark.parametrize("ahead", [False, True])
-async def test_a_value_that_grows_from_one_that_was_pruned_elsewhere_is_asked_for_and_stored_anew(
+async def test_a_value_that_grew_from_one_that_was_pruned_elsewhere_is_asked_for(
     one: CassandraStorage, two: CassandraStorage, ahead: bool
 ) -> None:
     base = grown(FIRST, "b")
