@@ -3,6 +3,7 @@
 import asyncio
 import random
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from checkpoint_router.backends.cassandra.check import CassandraShard
+from checkpoint_router.backends.cassandra.listings import Listings
 from checkpoint_router.backends.redis import layout
 from checkpoint_router.core.ids import ThreadKey, slot_of
 from checkpoint_router.server.diagnose import check
@@ -234,6 +236,36 @@ async def test_a_check_and_a_repair_beside_writers_find_nothing_and_do_no_harm(
         images = [await writer.storage.image(writer.thread) for writer in writers]
         assert [len(image.entries) for image in images] == [len(w.stored) for w in writers]
     assert (await look(url)).faults == []
+
+
+async def test_a_put_of_which_half_is_there_at_the_first_look_is_no_damage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The rows in the lists are held up, which cannot be had of a server that is well."""
+    url = servers.cassandra("check")
+    may_write, has_written = asyncio.Event(), threading.Event()
+    loop, write = asyncio.get_running_loop(), Listings.write
+
+    async def late(*args: Any, **named: Any) -> Any:
+        await may_write.wait()
+        return await write(*args, **named)
+
+    def between_the_looks(done: int, total: int) -> None:
+        loop.call_soon_threadsafe(may_write.set)
+        assert has_written.wait(30)
+
+    monkeypatch.setattr(Listings, "write", late)
+    async with opened(url) as storage, opened(url) as other:
+        put = asyncio.create_task(storage.append(damage.appends()[0]))
+        put.add_done_callback(lambda _: has_written.set())
+        async with asyncio.timeout(30):
+            while not (await other.image(b.THREAD)).entries:
+                await asyncio.sleep(0)
+        report = await asyncio.to_thread(
+            lambda: asyncio.run(check(url, repair=False, progress=between_the_looks))
+        )
+        assert isinstance(await put, Stored)
+    assert (report.events, report.faults) == (1, [])
 
 
 class Writer:
