@@ -40,7 +40,7 @@ def chain(base: NewBlob, count: int, tail: str = "b") -> list[NewBlob]:
 
 
 def checkpoint(name: str, *blobs: NewBlob, sent: bool = True) -> Append:
-    event = b.checkpoint_event(name, 1, checkpoint_id=f"c-{name}", blobs=blobs)
+    event = b.checkpoint_event(name, 1, checkpoint_id=f"c00000-{name}", blobs=blobs)
     return b.append(event, blobs=blobs if sent else ())
 
 
