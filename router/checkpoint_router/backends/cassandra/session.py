@@ -219,7 +219,7 @@ def _not_connected(error: Exception, target: Target, login: Login) -> RouterErro
         return Refused(
             f"{where} is not believed to be who it says: {said}. Nothing was changed, and no "
             f"password was sent. {PREFIX}CA_FILE must hold the authority that signed its "
-            f"certificate, which must name the host as the storage URL does."
+            f"certificate, which must name its IP address."
         )
     tls = f"If that port speaks TLS, set {PREFIX}CA_FILE"
     if login.tls is not None:
