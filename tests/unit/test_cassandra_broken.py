@@ -216,7 +216,7 @@ async def test_a_datacentre_that_is_not_there_is_not_served(url: str) -> None:
 
 
 async def test_a_cassandra_that_is_not_there_is_unavailable() -> None:
-    with pytest.raises(Unavailable, match="Cassandra at .* cannot be reached"):
+    with pytest.raises(Unavailable, match=r"Cassandra at .* cannot be reached"):
         await opened("cassandra://127.0.0.1:1/ks?dc=dc1")
 
 
