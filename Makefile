@@ -56,8 +56,9 @@ test-quick: $(READY) ## the tests that need no router process
 test-rest: $(READY) ## all others but the crash tests
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not crash" tests $(addprefix --ignore=,$(QUICK))
 
-test-crash: $(READY) ## the crash tests, alone: they want the whole machine
-	$(PYTEST) -m crash tests
+# By file, whose tests share a server.
+test-crash: $(READY) ## the crash tests, after the others: they want the whole machine
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m crash tests
 
 # Without other servers than our own: their drivers are tested on one Python.
 test-python: ONLY = not redis and not cassandra

@@ -20,7 +20,7 @@ from tests.probe import datacentres
 from tests.probe.datacentres import ENVIRONMENT, Two, holds
 from tests.probe.test_crash import Agents, agents_at_work, check_acknowledged, until
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 
 AGENTS = 4
 CALLS = 60
