@@ -223,7 +223,8 @@ async def test_a_check_and_a_repair_beside_writers_find_nothing_and_do_no_harm(
         storages = [await routers.enter_async_context(opened(url)) for _ in range(1 + shared)]
         writers = [Writer(storage, number, seed) for storage in storages for number in range(2)]
         writing = [asyncio.create_task(writer.write(over)) for writer in writers]
-        for repair in (False, shared):
+        for number in range(2 if engine.name == "cassandra" else 8):  # there a look takes seconds
+            repair = shared and number % 2 == 1
             puts = sum(writer.puts for writer in writers)
             report = await look(url, repair=repair)
             broken = [f for f in report.faults if f.kind is not Kind.NOTE]
