@@ -13,7 +13,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 
 from benchmarks.engines import at_least, at_most
-from benchmarks.overload import SETTING_MIN, Load, faults
+from benchmarks.overload import CACHES_MB, SETTING_MIN, Load, faults
 from benchmarks.peers import Peer, now
 from benchmarks.rounds import Results
 from benchmarks.verify import verify
@@ -156,8 +156,8 @@ BEST = load(puts=1_000)
 
 
 def test_an_overload_that_keeps_its_promises_has_no_fault() -> None:
-    assert not faults(load(), BEST, 70.0, held=True)
-    assert not faults(load(refused=0), BEST, 70.0, held=False)
+    assert not faults(load(), BEST, 70.0, held=SETTING_MIN)
+    assert not faults(load(refused=0), BEST, 70.0, held=0)
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,9 @@ def test_an_overload_that_keeps_its_promises_has_no_fault() -> None:
         ({"runs": 0}, "no agent's run"),
         ({"refused": 0}, "nothing was refused"),
         ({"without_hint": 1}, "come back"),
-        ({"router_mb": 70.0 + 64 + 4 * SETTING_MIN / 1e6}, "MB"),
+        ({"router_mb": 70.0 + CACHES_MB + 4 * SETTING_MIN / 1e6}, "MB"),
     ],
 )
 def test_each_fault_of_an_overload_is_said(changes: dict[str, Any], said: str) -> None:
-    (fault,) = faults(load(**changes), BEST, 70.0, held=True)
+    (fault,) = faults(load(**changes), BEST, 70.0, held=SETTING_MIN)
     assert said in fault
