@@ -229,7 +229,10 @@ async def overload(
 
 
 def faults(one: Load, best: Load, before_mb: float, *, held: int) -> list[str]:
-    """What an overload must not do, and did. `held`: bytes that the router was told to hold, or 0."""
+    """What an overload must not do, and did.
+
+    `held`: bytes of requests that the router was told to hold at most, or 0.
+    """
     out = []
     if one.rate < LEAST_SHARE * best.rate:
         out.append(f"{one.rate / best.rate:.0%} of the best rate, not {LEAST_SHARE:.0%}")
