@@ -32,7 +32,6 @@ from checkpoint_router.client.target import Target
 from checkpoint_router.core.errors import RouterError
 from checkpoint_router.v1 import checkpoint_service_pb2 as v1
 
-
 _AT_ONCE: Final = 16
 """Answers given to their callers before what these do next is sent."""
 
