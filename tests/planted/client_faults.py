@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from checkpoint_router.client import encoding, reading, writing
 from checkpoint_router.client.arguments import Names
@@ -56,11 +56,13 @@ def _on_events(patch: Patch, change: Any) -> None:
 
 
 def after_not_sent(patch: Patch) -> None:
-    _on_events(patch, lambda event: replace(event, after=()))
+    _on_events(patch, lambda event: structs.replace(event, after=()))
 
 
 def header_with_the_first_event_only(patch: Patch) -> None:
-    _on_events(patch, lambda event: event if event.id.index == 1 else replace(event, header=None))
+    _on_events(
+        patch, lambda event: event if event.id.index == 1 else structs.replace(event, header=None)
+    )
 
 
 def carrier_compares_by_identity(patch: Patch) -> None:

@@ -19,7 +19,7 @@ from checkpoint_router.engine.threads import ThreadState
 from checkpoint_router.engine.writing import Writing
 from checkpoint_router.server.admission import Admission
 from checkpoint_router.storage.port import Append
-from checkpoint_router.wire import events
+from checkpoint_router.wire import event_checks
 from tests.saver import test_contract_list as lists
 from tests.saver import test_contract_writes as writes
 from tests.saver import test_retention as retentions
@@ -114,7 +114,7 @@ def last_regular_write_wins(patch: Patch) -> None:
 
 
 def sizes_not_limited(patch: Patch) -> None:
-    patch.setattr(events, "checked_size", lambda what, size, *limit: size)
+    patch.setattr(event_checks, "checked_size", lambda what, size, *limit: size)
 
 
 def bytes_not_counted(patch: Patch) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from checkpoint_router.backends.sqlite import values
 from checkpoint_router.backends.sqlite.changes import Changes
@@ -85,15 +86,15 @@ def _on_append(patch: Patch, change: Any) -> None:
 
 
 def missing_values_not_looked_for(patch: Patch) -> None:
-    _on_append(patch, lambda self, asked: replace(asked, names=()))
+    _on_append(patch, lambda self, asked: structs.replace(asked, names=()))
 
 
 def events_that_are_needed_not_looked_for(patch: Patch) -> None:
-    _on_append(patch, lambda self, asked: replace(asked, needs=()))
+    _on_append(patch, lambda self, asked: structs.replace(asked, needs=()))
 
 
 def generation_not_compared(patch: Patch) -> None:
-    _on_append(patch, lambda self, asked: replace(asked, gen=self._place(asked.thread).gen))
+    _on_append(patch, lambda self, asked: structs.replace(asked, gen=self._place(asked.thread).gen))
 
 
 def duplicates_not_noticed(patch: Patch) -> None:
