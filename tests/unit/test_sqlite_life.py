@@ -13,6 +13,7 @@ import pytest
 
 from checkpoint_router.backends.sqlite import SqliteStorage, schema
 from checkpoint_router.core.errors import Refused, StorageInUse, Unavailable
+from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.storage.port import Stored
 from tests import builders as b
 
@@ -291,6 +292,26 @@ class TestFacts:
             # 13 MB went through it.
             assert int(details["wal_bytes"]) < 3 << 20
             assert int(details["file_bytes"]) > 10 << 20
+
+    async def test_the_log_stays_small_under_removals_and_after_a_large_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("checkpoint_router.backends.sqlite.writer.WAL_BYTES_MAX", 1 << 20)
+        large, *small = (ThreadKey("acme", f"t{n}") for n in range(15))
+        async with shard(tmp_path) as storage:
+            wal = storage.file.with_name(storage.file.name + "-wal")
+            await fill(storage, 1, 250, size=2000, thread=large)
+            for thread in small:
+                await fill(storage, 1, 20, size=2000, thread=thread)
+            await storage.delete(large, None, b"")
+            assert wal.stat().st_size > 6 << 20
+            sizes = []
+            for thread in small:
+                await storage.delete(thread, None, b"")
+                await asyncio.wrap_future(storage._checkpointer.submit(int))
+                sizes.append(wal.stat().st_size)
+            # These wrote 10 MB; the log was copied and begun anew between them.
+            assert max(sizes[3:]) < 5 << 20
 
 
 async def test_the_pages_of_a_file_that_was_killed_under_load_are_sound(tmp_path: Path) -> None:

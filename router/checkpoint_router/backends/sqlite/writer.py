@@ -10,11 +10,13 @@ what only failures need to cost). If the commit itself fails, all of the group a
 """
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from checkpoint_router.backends.sqlite.changes import Changes, WentBack
@@ -69,6 +71,10 @@ class Writer:
         self._loop = loop
         self._wal_is_large = wal_is_large
         self._seq = commit_seq(conn)
+        self._wal = Path(f"{conn.execute('PRAGMA database_list').fetchone()[2]}-wal")
+        self._wal_bytes = 0
+        """Of the file, after the last group: it may be empty beyond what it holds, but grows only
+        when it is full."""
         self._written = 0
         self._wal_is_copied = threading.Event()
         self._coming: list[Job] = []
@@ -84,6 +90,8 @@ class Writer:
 
     def start(self) -> None:
         """Draws the actor, durably, then takes jobs. Raises sqlite3.Error."""
+        # What one large removal wrote is given back when the log begins anew.
+        self.conn.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
         self._new_actor()
         self._thread.start()
 
@@ -252,9 +260,13 @@ class Writer:
             return
 
     def _count(self, group: list[Job]) -> None:
-        # Payload is written once, and pages of indices around it: about as much again.
+        # Payload is written once, and pages of indices around it: about as much again. What a
+        # removal writes depends on what it finds, so a log that grows is large as well.
         self._written += 2 * sum(job.bytes for job in group) + 8 * 8 * limits.KIB
-        if self._written > WAL_BYTES_MAX:
+        before = self._wal_bytes
+        with contextlib.suppress(OSError):  # that the file is gone, the watch says
+            self._wal_bytes = self._wal.stat().st_size
+        if self._written > WAL_BYTES_MAX or self._wal_bytes > max(before, WAL_BYTES_MAX):
             self._written = 0
             self._wal_is_large()
 
