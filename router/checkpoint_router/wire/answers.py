@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     PutMessage = calls.PutResponse | calls.PutWritesResponse
     RemovedMessage = calls.DeleteForRunsResponse | calls.PruneResponse
 
+
 def clock_of(message: pb.ThreadClock) -> ThreadClock:
     """Where a thread stands."""
     return ThreadClock(
