@@ -66,6 +66,9 @@ def shared(base: Named, value: Typed) -> int:
         return 0
     cut = head_length(value.tag, ours)
     end = min(base.keep, len(ours) - cut)
+    first = theirs[base.cut : base.cut + KEEP_BYTES_MIN]
+    if end < KEEP_BYTES_MIN or not ours.startswith(first, cut):
+        return 0
     at, size = 0, _BLOCK
     while at < end and size >= _BLOCK_MIN:
         block = theirs[base.cut + at : base.cut + min(at + size, end)]
