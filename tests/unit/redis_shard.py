@@ -1,5 +1,6 @@
 """A real Redis of a test's own, and storages over it."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -56,7 +57,9 @@ async def persist(storage: Storage, append: Append, tries: int = 200) -> Appende
         try:
             return await storage.append(append)
         except Unavailable:
-            pass
+            await asyncio.sleep(
+                0.01
+            )  # as a client waits: without a connection the next fails at once
     raise AssertionError(f"no outcome after {tries} tries")
 
 

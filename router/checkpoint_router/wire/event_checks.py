@@ -112,7 +112,7 @@ def _write_set(writes: WriteSet) -> None:
     checked_size("write_set.rows", len(writes.rows), limits.WRITE_ROWS_MAX, "rows")
     checked_path(writes.task_path)
     for row in writes.rows:
-        if not -_ROW_INDEX_MAX <= row.idx <= _ROW_INDEX_MAX:
+        if not -_ROW_INDEX_MAX - 1 <= row.idx <= _ROW_INDEX_MAX:
             raise invalid("rows.index", f"is {row.idx}, which 32 bits cannot hold.")
         checked_name("rows.channel", row.channel, empty=True)
         _content(row.content, "rows")
