@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from checkpoint_router.storage.open import storage_from_url
 from checkpoint_router.storage.port import Append, Appended, Storage, Stored
 from scripts.redis_server import Server
 from tests.contract.servers import need_redis
+
+
+PERSIST_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -51,16 +55,15 @@ async def router_on(url: str) -> AsyncIterator[Storage]:
         await storage.close()
 
 
-async def persist(storage: Storage, append: Append, tries: int = 200) -> Appended:
+async def persist(storage: Storage, append: Append) -> Appended:
     """What a client does: the same call again until its outcome is known."""
-    for _ in range(tries):
+    end = time.monotonic() + PERSIST_SECONDS
+    while time.monotonic() < end:
         try:
             return await storage.append(append)
         except Unavailable:
-            await asyncio.sleep(
-                0.01
-            )  # as a client waits: without a connection the next fails at once
-    raise AssertionError(f"no outcome after {tries} tries")
+            await asyncio.sleep(0.01)  # without a connection the next one fails at once
+    raise AssertionError(f"no outcome after {PERSIST_SECONDS} s")
 
 
 async def stored(storage: Storage, append: Append) -> Stored:
