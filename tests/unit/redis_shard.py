@@ -15,7 +15,6 @@ from checkpoint_router.storage.port import Append, Appended, Storage, Stored
 from scripts.redis_server import Server
 from tests.contract.servers import need_redis
 
-
 PERSIST_SECONDS = 60.0
 
 
