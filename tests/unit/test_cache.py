@@ -19,7 +19,6 @@ from checkpoint_router.core.answers import Growth
 from checkpoint_router.core.errors import InvalidArgument
 from checkpoint_router.core.growing import named
 from checkpoint_router.core.records import Typed
-from checkpoint_router.engine import reading
 from checkpoint_router.wire import blobs
 from tests.contract.savers import Line, Routers
 from tests.contract.shard import BACKENDS
@@ -402,11 +401,13 @@ async def test_a_growth_that_a_router_got_wrong_is_fetched_whole(
     assert found is not None
     await put(other, 3, messages(52), at=found.config)
 
+    growth_from = growing.growth_from
+
     def wrong(*given: Any) -> Growth | None:
-        made = growing.growth_from(*given)
+        made = growth_from(*given)
         return made and lying(made)
 
-    monkeypatch.setattr(reading, "growth_from", wrong)
+    monkeypatch.setattr(growing, "growth_from", wrong)
     assert await read(saver) == messages(52)
     assert line.calls == {"get_tuple": 1, "get_blobs": 1}
 

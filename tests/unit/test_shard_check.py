@@ -4,8 +4,8 @@ import asyncio
 import random
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from checkpoint_router.backends.cassandra.listings import Listings
 from checkpoint_router.backends.redis import layout
 from checkpoint_router.core.ids import ThreadKey, slot_of
 from checkpoint_router.server.diagnose import check
-from checkpoint_router.storage.open import storage_from_url
 from checkpoint_router.storage.port import Erase, Storage, Stored
 from checkpoint_router.storage.scrub import Kind, Report
 from tests import builders as b
 from tests.contract import servers
 
 from . import damage
+from .redis_shard import router_on
 
 Plant = Callable[[str, int], Any]
 
@@ -92,16 +92,6 @@ def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CassandraShard, "grace_seconds", 1.0)
 
 
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Storage]:
-    storage = storage_from_url(url)
-    await storage.open()
-    try:
-        yield storage
-    finally:
-        await storage.close()
-
-
 async def look(url: str, *, repair: bool = False) -> Report:
     """On a loop of its own, as a process of its own has one."""
     return await asyncio.to_thread(lambda: asyncio.run(check(url, repair=repair)))
@@ -121,7 +111,7 @@ async def test_each_damage_is_found_and_what_is_an_index_is_mended(
     engine: Engine, url: str
 ) -> None:
     threads = [ThreadKey("acme", name) for name in engine.cases]
-    async with opened(url) as storage:
+    async with router_on(url) as storage:
         await asyncio.gather(*(damage.fill(storage, thread) for thread in threads))
         actor = storage.actor
     whole = await look(url)
@@ -146,14 +136,14 @@ async def test_each_damage_is_found_and_what_is_an_index_is_mended(
 async def test_a_mended_index_is_the_one_that_was_there(engine: Engine, url: str) -> None:
     """What routers ask of the lists, and a put that comes twice, get the answers of before."""
     names = ["a", "b", "c"]
-    async with opened(url) as storage:
+    async with router_on(url) as storage:
         await asyncio.gather(*(damage.fill(storage, ThreadKey("acme", name)) for name in names))
-    async with opened(url) as storage:
+    async with router_on(url) as storage:
         before = await answers(storage, names)
     await asyncio.to_thread(_lose_all_lists, engine, url)
     assert not (await look(url)).whole
     assert (await look(url, repair=True)).whole
-    async with opened(url) as storage:
+    async with router_on(url) as storage:
         assert await answers(storage, names) == before
     assert (await look(url)).faults == []
 
@@ -192,7 +182,7 @@ def _lose_all_lists(engine: Engine, url: str) -> None:
 
 async def test_a_redis_that_lost_what_belongs_to_no_thread_is_named() -> None:
     url = servers.redis()
-    async with opened(url) as storage:
+    async with router_on(url) as storage:
         await damage.fill(storage)
     slot = slot_of(b.THREAD.thread)
     with closing(damage.redis_client(url, cluster=False)) as client:
@@ -220,7 +210,7 @@ async def test_a_check_and_a_repair_beside_writers_find_nothing_and_do_no_harm(
     over = asyncio.Event()
     shared = engine.name != "sqlite"  # there a repair is refused while a router has it
     async with AsyncExitStack() as routers:
-        storages = [await routers.enter_async_context(opened(url)) for _ in range(1 + shared)]
+        storages = [await routers.enter_async_context(router_on(url)) for _ in range(1 + shared)]
         writers = [Writer(storage, number, seed) for storage in storages for number in range(2)]
         writing = [asyncio.create_task(writer.write(over)) for writer in writers]
         for number in range(2 if engine.name == "cassandra" else 8):  # there a look takes seconds
@@ -256,7 +246,7 @@ async def test_a_put_of_which_half_is_there_at_the_first_look_is_no_damage(
         assert has_written.wait(30)
 
     monkeypatch.setattr(Listings, "write", late)
-    async with opened(url) as storage, opened(url) as other:
+    async with router_on(url) as storage, router_on(url) as other:
         put = asyncio.create_task(storage.append(damage.appends()[0]))
         put.add_done_callback(lambda _: has_written.set())
         async with asyncio.timeout(30):
@@ -321,7 +311,7 @@ class Writer:
 
 async def test_a_repair_that_is_killed_is_finished_by_the_next(engine: Engine, url: str) -> None:
     names = [f"t{number}" for number in range(12)]
-    async with opened(url) as storage:
+    async with router_on(url) as storage:
         await asyncio.gather(*(damage.fill(storage, ThreadKey("acme", name)) for name in names))
     await asyncio.to_thread(_lose_all_lists, engine, url)
     before = await asyncio.to_thread(engine.records, url)

@@ -124,9 +124,10 @@ class Reading:
         )  # fmt: skip
         answer = answers.read_answer_of(answered)
         self.sessions.cache.add(names.thread, answer.blobs)
-        blobs = {v.hash: v.value for v in held.values()}
+        bases = {v.hash: v for v in held.values()}
+        blobs = {hash: v.value for hash, v in bases.items()}
         for growth in answer.grown:
-            base = next((v for v in held.values() if v.hash == growth.base), None)
+            base = bases.get(growth.base)
             made = None if base is None else growing.rebuilt(growth, base)
             if made is not None:  # else it is fetched, as if nothing had been said of it
                 self.sessions.cache.learn(names.thread, made, growth.base)

@@ -8,15 +8,16 @@ Rules: a growth is believed by nobody. Whoever rebuilds a value names it by its 
 not get the name that was promised is as good as not sent, and is asked for whole.
 """
 
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Final
 
 import msgspec
 
-from checkpoint_router.core.answers import Growth, Held, NewBlob
+from checkpoint_router.core.answers import CheckpointTuple, Growth, Held, NewBlob
 from checkpoint_router.core.digests import blob_name, body_hasher, head_length
 from checkpoint_router.core.limits import KIB
-from checkpoint_router.core.records import Typed
+from checkpoint_router.core.records import Blob, Typed
 
 KEEP_BYTES_MIN: Final = 512
 """A value that shares less with its older self is sent whole: the other's name has a price too."""
@@ -114,6 +115,24 @@ def growth_from(base: Held, hash: bytes, value: Typed) -> Growth | None:
     return Growth(
         hash=hash, tag=tag, base=base.hash, keep=base.keep, head=data[:cut], tail=data[end:]
     )
+
+
+def growths(
+    found: CheckpointTuple, blobs: Mapping[bytes, Typed], held: Sequence[Held]
+) -> tuple[tuple[Growth, ...], dict[bytes, Typed]]:
+    """Those of `blobs` that grew from what the reader has in their channel, and the others."""
+    bases = {h.channel: h for h in held if h.keep}
+    whole, grown = dict(blobs), []
+    for entry in found.checkpoint.manifest:
+        base = bases.get(entry.channel)
+        if base is None or not isinstance(entry.content, Blob):
+            continue
+        hash = entry.content.hash
+        growth = growth_from(base, hash, whole[hash]) if hash in whole else None
+        if growth is not None:
+            del whole[hash]
+            grown.append(growth)
+    return tuple(grown), whole
 
 
 def held(channel: str, named: Named) -> Held:

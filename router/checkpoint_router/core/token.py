@@ -103,7 +103,8 @@ def parse(sealed: bytes) -> ReadToken:
         if token.base is not None:
             checked_segment(token.base.segment)
             for cut in token.base.cuts:
-                checked_segment(cut.last.segment if cut.last else token.base.segment)
+                if cut.last is not None:
+                    checked_segment(cut.last.segment)
         return token
     except ValueError as e:
         raise TokenInvalid(f"the causal token cannot be read: {e}") from None

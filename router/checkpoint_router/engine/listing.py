@@ -73,7 +73,8 @@ class Listing:
                 last = _cursor(*chunk[-1])
                 listed += await self._matching(state, query, chunk, lineage)
             hashes = blobs_of([one.tuple for one in listed]) if query.with_blobs else ()
-            wanted = [h for h in hashes if h not in query.held]
+            held = frozenset(query.held)
+            wanted = [h for h in hashes if h not in held]
             values = await self._reading.values(state.history, wanted)
             return Page(listed=tuple(listed), blobs=tuple(values.items()), cursor=last)
 

@@ -17,7 +17,6 @@ from checkpoint_router.core.answers import (
     CheckpointTuple,
     DeltaAnswer,
     DeltaHistory,
-    Growth,
     Held,
     PendingWrite,
     ReadAnswer,
@@ -26,7 +25,7 @@ from checkpoint_router.core.answers import (
 )
 from checkpoint_router.core.digests import thread_hash
 from checkpoint_router.core.errors import DataLoss, ThreadDeleted, TokenInvalid
-from checkpoint_router.core.growing import growth_from
+from checkpoint_router.core.growing import growths
 from checkpoint_router.core.history import History, Lineage
 from checkpoint_router.core.ids import EventId, ThreadKey
 from checkpoint_router.core.records import (
@@ -419,24 +418,6 @@ def blobs_of(tuples: Sequence[CheckpointTuple]) -> tuple[bytes, ...]:
             if isinstance(write.content, Blob):
                 found[write.content.hash] = None
     return tuple(found)
-
-
-def growths(
-    found: CheckpointTuple, blobs: Mapping[bytes, Typed], held: Sequence[Held]
-) -> tuple[tuple[Growth, ...], dict[bytes, Typed]]:
-    """Those of `blobs` that grew from what the reader has in their channel, and the others."""
-    bases = {h.channel: h for h in held if h.keep}
-    whole, grown = dict(blobs), []
-    for entry in found.checkpoint.manifest:
-        base = bases.get(entry.channel)
-        if base is None or not isinstance(entry.content, Blob):
-            continue
-        hash = entry.content.hash
-        growth = growth_from(base, hash, whole[hash]) if hash in whole else None
-        if growth is not None:
-            del whole[hash]
-            grown.append(growth)
-    return tuple(grown), whole
 
 
 def _removed(history: History) -> tuple[int, int]:
