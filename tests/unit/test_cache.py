@@ -72,6 +72,16 @@ def test_a_cache_of_no_bytes_keeps_nothing() -> None:
     assert cache.get("t", hash) is None
     blob = cache.new_blob("t", value(2000), hash)
     assert cache.held_bytes == blob.kept == 0
+    assert blob.continues == hash
+
+
+def test_a_value_names_its_older_self_only_where_it_may_continue_that() -> None:
+    cache = Cache(100 * KIB)
+    (hash,) = filled(cache, 2000)
+    assert cache.new_blob("t", value(2100, b"w"), hash).continues is None
+    assert cache.new_blob("t", value(2100, b"\0"), hash).continues == hash
+    cache.clear()
+    assert cache.new_blob("t", value(2100, b"w"), hash).continues == hash
 
 
 @pytest.mark.parametrize("size", [-1, True, 1.5, "1"])

@@ -81,10 +81,12 @@ def shared(base: Named, value: Typed) -> int:
 
 
 def new_blob(value: Typed, base: Named | None, continues: bytes | None) -> tuple[NewBlob, Named]:
-    """A value on its way to storage, seen beside `base`, which it may continue."""
+    """A value on its way to storage, seen beside `base`, which it may continue. Without that one
+    here, nobody can tell yet, and the storage looks; a base of which nothing is kept is no hint."""
     kept = 0 if base is None else shared(base, value)
     new = named(value, base if base is not None and kept == base.keep > 0 else None)
-    return NewBlob(hash=new.hash, value=value, continues=continues, kept=kept), new
+    hint = continues if kept or base is None else None
+    return NewBlob(hash=new.hash, value=value, continues=hint, kept=kept), new
 
 
 def growth_of(blob: NewBlob) -> Growth:
