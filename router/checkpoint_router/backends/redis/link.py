@@ -1,8 +1,9 @@
 """One Redis, or one cluster: a script in, its answer out, every failure typed.
 
-Owner of what was seen of each slot: its incarnation and how many writes it counted. An answer
-that counts fewer than were seen before its call began comes from a server that lost writes.
-Nothing is sent twice from here: the driver's own retries are off.
+Owner of the connections, and of what was seen of each slot: its incarnation and how many writes
+it counted. An answer that counts fewer than were seen before its call began comes from a server
+that lost writes. Scripts go on wires of our own; all else, and what a cluster sends elsewhere, is
+the driver's. Nothing is sent twice from here: the driver's own retries are off.
 """
 
 import asyncio
@@ -19,12 +20,13 @@ from redis.backoff import NoBackoff
 from checkpoint_router.backends.redis import layout
 from checkpoint_router.backends.redis.place import Place
 from checkpoint_router.backends.redis.values import pack
+from checkpoint_router.backends.redis.wire import Wire, connect
 from checkpoint_router.core.errors import DataLoss, RouterError, Unavailable
 from checkpoint_router.core.ids import ThreadKey, slot_of
 
 CONNECTIONS: Final = 64
-"""Calls under way at once, each on a connection; the driver refuses the 101st. More: more sockets
-for the server to look after, and no more speed."""
+"""Calls under way at once; the driver refuses the 101st of its connections. More: more answers in
+memory at once, and no more speed."""
 
 _HINTS: Final = (
     ("OutOfMemory", "Its memory is full: raise maxmemory, or prune threads."),
@@ -40,6 +42,15 @@ _HINTS: Final = (
 
 
 _CONDITIONS: Final = ("OOM", "MISCONF", "READONLY", "NOREPLICAS", "BUSY ", "non local key")
+
+_End = tuple[str, int, bool]
+"""Host and port of a server, and whether values come from there: they may be large, and puts do
+not wait behind them."""
+
+_ELSEWHERE: Final = (
+    exceptions.AskError, exceptions.TryAgainError, exceptions.ClusterDownError
+)  # fmt: skip
+"""What a member of a cluster answers that did nothing."""
 
 _Seen = tuple[bytes, int]
 """The incarnation of a slot, and how many writes it counts."""
@@ -70,6 +81,8 @@ class Link:
         self.clustered = False
         self._lost = lost
         self._places = asyncio.Semaphore(CONNECTIONS)
+        self._wires: dict[_End, Wire] = {}
+        self._making: dict[_End, asyncio.Task[Wire]] = {}
         self._seen: dict[int, _Seen] = {}
 
     async def open(self) -> None:
@@ -86,6 +99,10 @@ class Link:
     async def close(self) -> None:
         """Ends all connections. Idempotent."""
         client, self._client = self._client, None
+        for task in self._making.values():
+            task.cancel()
+        for wire in self._wires.values():
+            wire.close()
         if client is not None:
             await client.aclose()
 
@@ -140,10 +157,37 @@ class Link:
         return answer[2:]
 
     async def _evaluate(self, script: Script, args: tuple[Any, ...]) -> Any:
+        client = self._open
         try:
-            return await self._open.evalsha(script.sha, *args)
-        except exceptions.NoScriptError:
-            return await self._open.eval(script.text, *args)
+            wire = await self._wire(client, args[1], values=script is READ)
+            try:
+                return await wire.ask("EVALSHA", script.sha, *args)
+            except exceptions.NoScriptError:
+                return await wire.ask("EVAL", script.text, *args)
+        except _ELSEWHERE:
+            return await client.eval(script.text, *args)
+        except (OSError, exceptions.ConnectionError, exceptions.TimeoutError):
+            if self.clustered:
+                await client.aclose()  # Another member may have its slots by now: ask for them.
+            raise
+
+    async def _wire(self, client: Any, key: bytes, *, values: bool) -> Wire:
+        place = self.place
+        at = (place.host, place.port, values)
+        if self.clustered:
+            await client.initialize()  # Nothing, if it was.
+            member = client.get_node_from_key(key)
+            at = (member.host, member.port, values)
+        wire = self._wires.get(at)
+        if wire is not None and not wire.broken:
+            return wire
+        making = self._making.get(at)
+        if making is None:
+            db = 0 if self.clustered else place.db
+            making = self._making[at] = asyncio.create_task(connect(place, at[0], at[1], db))
+            making.add_done_callback(lambda _: self._making.pop(at))
+        wire = self._wires[at] = await asyncio.shield(making)
+        return wire
 
     async def _compare(self, slot: int, before: _Seen | None, found: _Seen) -> None:
         seen = self._seen.get(slot)

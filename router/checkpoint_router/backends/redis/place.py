@@ -56,6 +56,7 @@ class Place:
             "password": self.password,
             "socket_timeout": self.timeout_seconds,
             "socket_connect_timeout": self.timeout_seconds,
+            "protocol": 2,  # With 3 it takes connections that have ended out of its pool.
         }
         if self.tls:
             known |= {
