@@ -1,36 +1,161 @@
-"""One connection to a member, which notices its end wherever that comes.
+"""Connections to members on the router's own event loop, and timers there.
 
-The driver's own does not where a part of an answer has come before it: it looks for more for ever,
-with all of a core, and its requests wait until their time is up. Nor does it say so to whoever
-waits for a connection that ends before it stands.
+The driver's own loops run in a thread beside ours. Each request then wakes one thread and each
+answer another, and where both have work they wait for each other: a put took a third longer.
+Here a request is written where it is made, and its answer is told where it is awaited.
+
+Owner of the sockets' watching: the loop. Rules: the driver opens and closes connections, and asks
+after silent ones, from threads of its own; what touches the loop goes through it, and nothing that
+runs on the loop waits.
 """
 
-import socket
-from typing import Any
+import asyncio
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, ClassVar, Final
 
-from cassandra.cluster import Cluster
-from cassandra.connection import ConnectionShutdown
+from cassandra.connection import Connection, ConnectionShutdown
+
+READ_BYTES: Final = 64 * 1024
+"""At once. Smaller: more calls for a large answer."""
+
+_LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Link(Cluster.connection_class):  # type: ignore[misc]  # the driver ships no types
-    """The driver's, with these two mended."""
+class Home:
+    """The loop that connections belong to, as their threads see it."""
 
-    def handle_read(self, *event: Any) -> None:
-        super().handle_read(*event)
-        if self._iobuf.tell() and not (self.is_closed or self.is_defunct) and self._is_at_end():
-            self.close()
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
 
-    def _is_at_end(self) -> bool:
-        try:
-            # Below TLS, whose records may be cut as well.
-            return socket.socket.recv(self._socket, 1, socket.MSG_PEEK) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+    def run(self, call: Callable[..., object], *args: Any) -> None:
+        """At once on the loop, from elsewhere soon. Raises RuntimeError if the loop is closed."""
+        if threading.get_ident() == self._thread:
+            call(*args)
+        else:
+            self.loop.call_soon_threadsafe(call, *args)
+
+
+class _Timer:
+    """What the driver asks to be called after a time; it may take that back."""
+
+    def __init__(self, home: Home, seconds: float, callback: Callable[[], object]) -> None:
+        self._home = home
+        self._handle: asyncio.TimerHandle | None = None
+        self._cancelled = False
+        home.run(self._start, seconds, callback)
+
+    def _start(self, seconds: float, callback: Callable[[], object]) -> None:
+        if not self._cancelled:
+            self._handle = self._home.loop.call_later(seconds, callback)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        with suppress(RuntimeError):
+            self._home.run(self._end)
+
+    def _end(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+
+class Link(Connection):  # type: ignore[misc]  # the driver ships no types
+    """One connection. `links_at` makes the class that a cluster is given."""
+
+    home: ClassVar[Home]
+    is_closed: bool
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._unsent = bytearray()
+        self._connect_socket()
+        self._socket.setblocking(False)
+        self._number = self._socket.fileno()
+        self.home.run(self._watch)
+        self._send_options_message()
+
+    @classmethod
+    def create_timer(cls, timeout: float, callback: Callable[[], object]) -> _Timer:
+        return _Timer(cls.home, timeout, callback)
+
+    def push(self, data: bytes) -> None:
+        self.home.run(self._send, data)
 
     def close(self) -> None:
-        super().close()
-        if not (self.is_defunct or self.connected_event.is_set()):
-            self.last_error = ConnectionShutdown(f"{self.endpoint} ended the connection")
-            self.connected_event.set()
+        with self.lock:
+            if self.is_closed:
+                return
+            self.is_closed = True
+        try:
+            self.home.run(self._unwatch)
+        except RuntimeError:  # The loop is closed, and watches nothing.
+            self._socket.close()
+        if not self.is_defunct:
+            ended = ConnectionShutdown(f"{self.endpoint} ended the connection")
+            self.error_all_requests(ended)
+            if not self.connected_event.is_set():  # Somebody waits for it to stand.
+                self.last_error = ended
+                self.connected_event.set()
+
+    def _watch(self) -> None:
+        if not self.is_closed:
+            self.home.loop.add_reader(self._number, self._read)
+
+    def _unwatch(self) -> None:
+        self.home.loop.remove_reader(self._number)
+        self.home.loop.remove_writer(self._number)
+        self._socket.close()
+
+    def _send(self, data: bytes) -> None:
+        if self.is_closed:
+            return
+        if self._unsent:
+            self._unsent += data
+            return
+        sent = self._sent(data)
+        if sent < len(data) and not self.is_closed:
+            self._unsent += memoryview(data)[sent:]
+            self.home.loop.add_writer(self._number, self._send_rest)
+
+    def _send_rest(self) -> None:
+        del self._unsent[: self._sent(self._unsent)]
+        if not self._unsent:
+            self.home.loop.remove_writer(self._number)
+
+    def _sent(self, data: bytes | bytearray) -> int:
+        try:
+            sent: int = self._socket.send(data)
+        except _LATER:
+            return 0
+        except OSError as e:
+            self.defunct(e)
+            return 0
+        return sent
+
+    def _read(self) -> None:
+        ended = False
+        try:
+            while True:
+                data = self._socket.recv(READ_BYTES)
+                self._iobuf.write(data)
+                ended = not data
+                # TLS may hold more of what came, of which the loop would not hear.
+                if ended or (len(data) < READ_BYTES and self.ssl_context is None):
+                    break
+        except _LATER:
+            pass
+        except OSError as e:
+            self.defunct(e)
+            return
+        if self._iobuf.tell():
+            self.process_io_buffer()
+        if ended:  # Also where a part of an answer came before it.
+            self.close()
+
+
+def links_at(home: Home) -> type[Link]:
+    """The class of the connections of one loop."""
+    return type("LinkAtHome", (Link,), {"home": home})

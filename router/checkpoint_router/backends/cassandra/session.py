@@ -36,7 +36,7 @@ from cassandra.policies import (
 )
 from cassandra.query import BatchStatement, BatchType, PreparedStatement, tuple_factory
 
-from checkpoint_router.backends.cassandra.link import Link
+from checkpoint_router.backends.cassandra.link import Home, links_at
 from checkpoint_router.backends.cassandra.statements import STATEMENTS, Name, in_keyspace
 from checkpoint_router.backends.cassandra.target import PREFIX, Login, Target
 from checkpoint_router.core.errors import Refused, RouterError, Unavailable
@@ -61,7 +61,7 @@ class Session:
     def __init__(self, target: Target, login: Login) -> None:
         self._target = target
         self._login = login
-        self._loop = asyncio.get_running_loop()
+        self._home = Home()
         quorum = ExecutionProfile(
             load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(target.dc)),
             retry_policy=FallthroughRetryPolicy(),
@@ -77,7 +77,7 @@ class Session:
             if login.username
             else None,
             ssl_context=login.tls,
-            connection_class=Link,
+            connection_class=links_at(self._home),
             execution_profiles={EXEC_PROFILE_DEFAULT: quorum},
             reconnection_policy=ConstantReconnectionPolicy(_RECONNECT_SECONDS, None),
             # The driver writes in pieces of 4 KB; without this each waits for the one before.
@@ -174,13 +174,13 @@ class Session:
 
     async def _rows(self, response: ResponseFuture) -> list[Row]:
         rows: list[Row] = []
-        arrived: asyncio.Future[list[Row]] = self._loop.create_future()
+        arrived: asyncio.Future[list[Row]] = self._home.loop.create_future()
 
         def answered(page: list[Row] | None) -> None:
-            self._loop.call_soon_threadsafe(lambda: _settle(arrived, page or [], None))
+            self._home.run(_settle, arrived, page or [], None)
 
         def failed(error: BaseException) -> None:
-            self._loop.call_soon_threadsafe(lambda: _settle(arrived, [], error))
+            self._home.run(_settle, arrived, [], error)
 
         response.add_callbacks(answered, failed)
         while True:
@@ -190,7 +190,7 @@ class Session:
                 raise _said(e, "a request") from None
             if not response.has_more_pages:
                 return rows
-            arrived = self._loop.create_future()
+            arrived = self._home.loop.create_future()
             response.start_fetching_next_page()
 
 
