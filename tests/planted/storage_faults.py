@@ -55,29 +55,28 @@ def values_not_checked_when_read(patch: Patch) -> None:
 
 
 class _Torn:
-    """A connection that commits what came before the event."""
+    """A connection that commits what came before the events."""
 
     def __init__(self, conn: sqlite3.Connection) -> None:
         self._conn = conn
 
-    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        if statement.startswith("INSERT INTO event"):
-            self._conn.execute("COMMIT")
-            self._conn.execute("BEGIN IMMEDIATE")
-        return self._conn.execute(statement, *values)
+    def executemany(self, statement: str, rows: Any) -> sqlite3.Cursor:
+        self._conn.execute("COMMIT")
+        self._conn.execute("BEGIN IMMEDIATE")
+        return self._conn.executemany(statement, rows)
 
 
-def event_in_a_transaction_of_its_own(patch: Patch) -> None:
-    insert = Changes._insert
+def events_in_a_transaction_of_their_own(patch: Patch) -> None:
+    flush = Changes._flush
 
-    def torn(self: Changes, append: Append, place: Any) -> int:
+    def torn(self: Changes) -> None:
         whole, self._conn = self._conn, _Torn(self._conn)  # type: ignore[assignment]  # stands in
         try:
-            return insert(self, append, place)
+            flush(self)
         finally:
             self._conn = whole
 
-    patch.setattr(Changes, "_insert", torn)
+    patch.setattr(Changes, "_flush", torn)
 
 
 def _on_append(patch: Patch, change: Any) -> None:
@@ -161,7 +160,7 @@ STORAGE = (
     ),
     Fault(
         name="an event and its values are not one transaction",
-        plant=event_in_a_transaction_of_its_own,
+        plant=events_in_a_transaction_of_their_own,
         check=scenes.an_append_that_fails_half_way_leaves_nothing,
     ),
     Fault(

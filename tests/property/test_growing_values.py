@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpoint_router.backends.sqlite import schema, values
+from checkpoint_router.backends.sqlite.storing import Storing
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.digests import blob_hash, head_length
@@ -46,14 +47,20 @@ THREAD = ThreadKey("acme", "t1")
 
 
 @contextmanager
-def database() -> Iterator[sqlite3.Connection]:
-    """The tables, in memory."""
+def database() -> Iterator[tuple[sqlite3.Connection, Storing]]:
+    """The tables, in memory, and who writes to them."""
     conn = sqlite3.connect(":memory:", isolation_level=None)
     schema.prepare(conn, Path(":memory:"))
     try:
-        yield conn
+        yield conn, Storing(conn)
     finally:
         conn.close()
+
+
+def store(storing: Storing, blobs: list[NewBlob]) -> None:
+    """In one transaction."""
+    storing.store(T, blobs)
+    storing.flush()
 
 
 def rows(conn: sqlite3.Connection, table: str) -> int:
@@ -122,13 +129,13 @@ def edited(data: bytes, kind: str, size: int, noise: bytes) -> bytes:
 def test_any_sequence_of_values_is_read_back_byte_for_byte(
     sequence: list[tuple[tuple[str, int], int, int, bytes]],
 ) -> None:
-    with database() as conn:
+    with database() as (conn, storing):
         live = [b.new_blob(b"\x90" + b"begin" * 300)]
-        values.store(conn, T, live)
+        store(storing, live)
         for (kind, size), source, hint, noise in sequence:
             if kind == "erase" and len(live) > 1:
                 gone = live.pop(size % len(live))
-                values.erase(conn, T, [gone.hash])
+                storing.erase(T, [gone.hash])
                 assert values.load(conn, T, gone.hash, THREAD) is None
             else:
                 base = live[source % len(live)]
@@ -136,22 +143,24 @@ def test_any_sequence_of_values_is_read_back_byte_for_byte(
                 # Mostly a true hint, sometimes one to any other value, or to none.
                 believed = base if hint >= 0 else live[-1]
                 new = b.new_blob(data, continues=None if hint == 30 else believed)
-                values.store(conn, T, [new])
+                store(storing, [new])
+                if source % 3 == 0:  # as after a restart
+                    storing.forget()
                 live = [x for x in live if x.hash != new.hash] + [new]
             check(conn, live)
-        values.erase(conn, T, [x.hash for x in live])
+        storing.erase(T, [x.hash for x in live])
         assert rows(conn, "blob") == rows(conn, "log") == rows(conn, "segment") == 0
 
 
 def test_a_conversation_of_500_turns_costs_its_text_and_few_rows() -> None:
-    with database() as conn:
+    with database() as (conn, storing):
         messages: list[str] = []
         before = None
         ages = []
         for turn in range(1000):
             messages.append(f"{turn:06d} " + "x" * 505)
             age = b.new_blob(ormsgpack.packb(messages), continues=before)
-            values.store(conn, T, [age])
+            store(storing, [age])
             ages.append(age)
             before = age
         text = len(ages[-1].value.data)
@@ -162,15 +171,15 @@ def test_a_conversation_of_500_turns_costs_its_text_and_few_rows() -> None:
 
 
 def test_a_fork_shares_what_it_has_in_common_and_nothing_is_walked_too_deep() -> None:
-    with database() as conn:
+    with database() as (conn, storing):
         trunk = b.new_blob(b"\x91" + b"t" * 20_000)
         longer = b.new_blob(trunk.value.data + b"u" * 5_000, continues=trunk)
-        values.store(conn, T, [trunk, longer])
+        store(storing, [trunk, longer])
         base, forks = trunk, []
         for depth in range(8):
             fork = b.new_blob(base.value.data + bytes([depth]) * 1_000, continues=base)
             taller = b.new_blob(fork.value.data + b"z" * 10, continues=fork)
-            values.store(conn, T, [fork, taller])
+            store(storing, [fork, taller])
             forks += [fork, taller]
             base = fork
         (deepest,) = conn.execute("SELECT max(depth) FROM log").fetchone()
@@ -180,20 +189,20 @@ def test_a_fork_shares_what_it_has_in_common_and_nothing_is_walked_too_deep() ->
 
 
 def test_a_log_is_cut_behind_the_longest_value_that_is_left() -> None:
-    with database() as conn:
+    with database() as (conn, storing):
         ages = [b.new_blob(b"\x91" + b"a" * 2_000)]
         for length in range(3_000, 40_000, 1_000):
             ages.append(b.new_blob(b"\x91" + b"a" * length, continues=ages[-1]))
-        values.store(conn, T, ages)
+        store(storing, ages)
         fork = b.new_blob(ages[9].value.data + b"b" * 1_500, continues=ages[9])
-        values.store(conn, T, [fork])
-        values.erase(conn, T, [x.hash for x in ages[5:]])
+        store(storing, [fork])
+        storing.erase(T, [x.hash for x in ages[5:]])
         assert stored_bytes(conn) == len(ages[9].value.data) - 1 + 1_500
-        values.erase(conn, T, [fork.hash])
+        storing.erase(T, [fork.hash])
         assert stored_bytes(conn) == len(ages[4].value.data) - 1
         check(conn, ages[:5])
         again = b.new_blob(ages[4].value.data + b"c" * 1_000, continues=ages[4])
-        values.store(conn, T, [again])
+        store(storing, [again])
         assert stored_bytes(conn) == len(again.value.data) - 1
         check(conn, [*ages[:5], again])
 

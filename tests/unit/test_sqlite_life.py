@@ -14,7 +14,7 @@ import pytest
 from checkpoint_router.backends.sqlite import SqliteStorage, schema
 from checkpoint_router.core.errors import Refused, StorageInUse, Unavailable
 from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.storage.port import Stored
+from checkpoint_router.storage.port import Duplicate, MissingBlobs, Stored
 from tests import builders as b
 
 from .sqlite_shard import checkpoint, fill, on_writer, shard, tables
@@ -326,3 +326,30 @@ async def test_the_pages_of_a_file_that_was_killed_under_load_are_sound(tmp_path
         pass
     with tables(storage) as conn:
         assert conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+async def test_calls_of_one_transaction_see_what_those_before_them_stored(tmp_path: Path) -> None:
+    value = b.new_blob(b"\x91" + b"v" * 2_000)
+    longer = b.new_blob(value.value.data + b"w" * 100, continues=value)
+    first = b.append(b.checkpoint_event(blobs=[value], head=b.header()), blobs=[value])
+    own = ((first.entry.id.segment, ((1, 1),)),)
+    second = b.append(b.checkpoint_event(index=2, checkpoint_id="c2", blobs=[value]), needs=own)
+    third = b.append(
+        b.checkpoint_event(index=3, checkpoint_id="c3", blobs=[longer]), blobs=[longer], needs=own
+    )
+    async with shard(tmp_path) as storage:
+        found = await asyncio.gather(*(storage.append(a) for a in (first, second, third, first)))
+        assert [type(answer) for answer in found] == [Stored, Stored, Stored, Duplicate]
+        read = await storage.blobs(b.THREAD, 1, [value.hash, longer.hash], 10_000)
+        assert read.found == {value.hash: value.value, longer.hash: longer.value}
+        with tables(storage) as conn:
+            assert conn.execute("SELECT count(DISTINCT seq) FROM event").fetchone() == (1,)
+            assert conn.execute("SELECT count(*) FROM log").fetchone() == (1,)
+        other = b.append(b.checkpoint_event("s2", head=b.header(), blobs=[value]), blobs=[value])
+        _, ended = await asyncio.gather(storage.append(other), storage.delete(b.THREAD, 1))
+        assert ended == 2
+        with tables(storage) as conn:
+            left = "SELECT (SELECT count(*) FROM event), (SELECT count(*) FROM blob)"
+            assert conn.execute(left).fetchone() == (0, 0)
+        again = b.append(b.checkpoint_event("s3", gen=2, head=b.header(), blobs=[value]))
+        assert await storage.append(again) == MissingBlobs((value.hash,))

@@ -3,7 +3,8 @@
 Owner: the writer thread; nobody else writes the file, so what this remembers of it (row numbers,
 generations, indices that are stored, dot counters) is true as long as the transaction that made
 it so was committed: a rollback takes both back. The dot counters are the truth, not a copy: a
-storage that lost rows must not make them start again.
+storage that lost rows must not make them start again. Events, like values, are stored by one
+statement for all of a transaction; whatever reads their rows flushes first.
 """
 
 import secrets
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from checkpoint_router.backends.sqlite import values
+from checkpoint_router.backends.sqlite.storing import REMEMBERED_MAX, Storing
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.clock import Ranges, covers, ranges_of, with_index
@@ -37,15 +38,11 @@ from checkpoint_router.storage.port import (
     Stored,
 )
 
-_REMEMBERED_MAX: Final = 50_000
-"""Threads and segments that are remembered to save statements; all are forgotten beyond that."""
-
 _ABSENT: Final = object()
 
 _INSERT_EVENT: Final = (
     "INSERT INTO event (t, gen, actor, n, seg, idx, seq, tenant, cid, run, entry, body)"
-    " SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
-    " WHERE ? <= coalesce((SELECT max(id) FROM event), 0)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -80,8 +77,10 @@ class Changes:
         self._known: dict[tuple[int, int, SegmentId], Ranges] = {}
         """All stored indices of a segment."""
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
-        self._last: dict[None, int] = {}
-        """Under None: the newest event row, as long as none was removed since."""
+        self._newest = self._top = 0
+        """The newest event row, committed and in this transaction; 0 after a removal."""
+        self._events: list[tuple[object, ...]] = []
+        self._values = Storing(conn)
         self._seq = 0
         self._seq_is_due = False
 
@@ -92,16 +91,26 @@ class Changes:
         self._seq = seq
         self._seq_is_due = False
 
+    def look(self) -> None:
+        """Sees that the file has all that was committed. Raises WentBack."""
+        (self._top,) = self._conn.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()
+        if self._top < self._newest:
+            raise WentBack
+
     def finish(self) -> None:
-        """Numbers the commit, if it did more than store events, which carry the number."""
+        """Stores what waits, and numbers the commit if it did more than store events, which carry
+        the number."""
+        self._flush()
         if self._seq_is_due:
             self._conn.execute("UPDATE meta SET value = ? WHERE key = 'commit_seq'", (self._seq,))
 
     def committed(self) -> None:
         """The transaction is on disk."""
         self._undo.clear()
+        self._newest = self._top
+        self._values.committed()
         for memory in (self._places, self._known):
-            if len(memory) > _REMEMBERED_MAX:
+            if len(memory) > REMEMBERED_MAX:
                 memory.clear()
 
     def rolled_back(self) -> None:
@@ -112,6 +121,8 @@ class Changes:
             else:
                 memory[key] = before
         self._undo.clear()
+        self._events.clear()
+        self._values.forget()
 
     def actor_is_full(self) -> bool:
         """Whether it is time for a new actor."""
@@ -130,8 +141,17 @@ class Changes:
     def take_actor(self, actor: int, row: int) -> None:
         """All dots from now on are of this actor, and the file is taken as it is now."""
         self.actor, self._actor_row = actor, row
-        for memory in (self._counters, self._known, self._last):
-            memory.clear()
+        self._newest = 0
+        self._counters.clear()
+        self._known.clear()
+        self._values.forget()
+
+    def _flush(self) -> None:
+        self._values.flush()
+        if self._events:
+            self._conn.executemany(_INSERT_EVENT, self._events)
+            self._top += len(self._events)
+            self._events.clear()
 
     def _set(self, memory: dict[Any, Any], key: Any, value: Any) -> None:
         self._undo.append((memory, key, memory.get(key, _ABSENT)))
@@ -153,12 +173,12 @@ class Changes:
                 return MissingEvents()
         sent = {b.hash for b in append.blobs}
         unsent = [h for h in append.names if h not in sent]
-        missing = values.absent(self._conn, place.t, unsent) if unsent else ()
+        missing = self._values.missing(place.t, unsent) if unsent else ()
         if missing:
             return MissingBlobs(missing)
         place = self._made(append.thread, place)
         if append.blobs:
-            values.store(self._conn, place.t, append.blobs)
+            self._values.store(place.t, append.blobs)
         n = self._insert(append, place)
         self._set(self._known, (place.t, place.gen, id.segment), with_index(known, id.index))
         return Stored(Dot(self.actor, n))
@@ -170,7 +190,7 @@ class Changes:
             return False
         if blobs:
             self._seq_is_due = True
-            values.store(self._conn, self._made(thread, place).t, blobs)
+            self._values.store(self._made(thread, place).t, blobs)
         return True
 
     def delete(self, thread: ThreadKey, gen: int | None, operation: bytes) -> int:
@@ -186,9 +206,10 @@ class Changes:
             conn.execute("INSERT INTO operation VALUES (?, ?)", (t, operation))
         if ended < place.gen:
             return place.gen
+        self._flush()
         conn.execute("DELETE FROM event WHERE t = ?", (t,))
-        self._set(self._last, None, 0)
-        values.erase_all(conn, t)
+        self._top = 0
+        self._values.erase_all(t)
         conn.execute("UPDATE thread SET gen = ? WHERE id = ?", (ended + 1, t))
         self._set(self._places, thread, _Place(t, place.tenant, ended + 1))
         return ended + 1
@@ -198,6 +219,7 @@ class Changes:
         place, conn = self._place(erase.thread), self._conn
         if self._done(place, erase.operation):
             return True
+        self._flush()
         (stored,) = conn.execute(
             "SELECT count(*) FROM event WHERE t = ? AND gen = ?", (place.t, place.gen)
         ).fetchone()
@@ -211,7 +233,7 @@ class Changes:
             " WHERE t = ? AND gen = ? AND seg = ? AND idx = ?",
             keys,
         )
-        values.erase(conn, place.t, erase.blobs)
+        self._values.erase(place.t, erase.blobs)
         conn.execute("INSERT INTO operation VALUES (?, ?)", (place.t, erase.operation))
         return True
 
@@ -268,13 +290,16 @@ class Changes:
         known = self._known.get(key)
         if known is None:
             rows = self._conn.execute(
-                "SELECT DISTINCT idx FROM event WHERE t = ? AND gen = ? AND seg = ?", key
+                # Of no other generation: their rows are gone.
+                "SELECT DISTINCT idx FROM event WHERE t = ? AND seg = ?",
+                (place.t, segment),
             )
             known = ranges_of(index for (index,) in rows)
             self._set(self._known, key, known)
         return known
 
     def _digest(self, thread: ThreadKey, place: _Place, id: EventId) -> bytes:
+        self._flush()
         (sealed,) = self._conn.execute(
             "SELECT entry FROM event WHERE t = ? AND gen = ? AND seg = ? AND idx = ? LIMIT 1",
             (place.t, place.gen, id.segment, id.index),
@@ -286,8 +311,7 @@ class Changes:
         counter = (place.t, place.gen)
         n = self._counters.get(counter, 0) + 1
         shown = entry.kind is Kind.CHECKPOINT
-        made = self._conn.execute(
-            _INSERT_EVENT,
+        self._events.append(
             (
                 place.t,
                 place.gen,
@@ -301,11 +325,7 @@ class Changes:
                 entry.run_id if shown else None,
                 seal_envelope(pack_entry(entry)),
                 seal_envelope(append.packed),
-                self._last.get(None, 0),
-            ),
+            )
         )
-        if made.rowcount != 1:
-            raise WentBack
-        self._set(self._last, None, made.lastrowid)
         self._set(self._counters, counter, n)
         return n

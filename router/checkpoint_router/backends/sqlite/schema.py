@@ -39,13 +39,13 @@ CREATE TABLE event (
   seg BLOB NOT NULL, idx INTEGER NOT NULL, actor INTEGER NOT NULL, n INTEGER NOT NULL,
   seq INTEGER NOT NULL, tenant INTEGER NOT NULL, erased INTEGER NOT NULL DEFAULT 0,
   cid TEXT, run TEXT, entry BLOB NOT NULL, body BLOB);
-CREATE INDEX event_id ON event (t, gen, seg, idx);
+CREATE INDEX event_id ON event (t, seg, idx);
 CREATE INDEX event_newest ON event (tenant, cid, t) WHERE cid IS NOT NULL;
 CREATE INDEX event_run ON event (tenant, run, t) WHERE run IS NOT NULL;
 CREATE TABLE blob (
-  id INTEGER PRIMARY KEY, t INTEGER NOT NULL, h BLOB NOT NULL, tag TEXT NOT NULL,
-  head BLOB, log INTEGER, keep INTEGER, data BLOB);
-CREATE UNIQUE INDEX blob_hash ON blob (t, h);
+  id INTEGER PRIMARY KEY, t INTEGER NOT NULL, k INTEGER NOT NULL, h BLOB NOT NULL,
+  tag TEXT NOT NULL, head BLOB, log INTEGER, keep INTEGER, data BLOB);
+CREATE INDEX blob_key ON blob (t, k);
 CREATE INDEX blob_version ON blob (log, keep) WHERE log IS NOT NULL;
 CREATE TABLE log (
   id INTEGER PRIMARY KEY, t INTEGER NOT NULL, parent INTEGER, parent_keep INTEGER NOT NULL,
@@ -57,8 +57,8 @@ INSERT INTO meta VALUES ('commit_seq', 0);
 """
 # event: seq of the commit that stored it; cid and run only of a checkpoint that is not erased, and
 # no body of one that is; n counts per (t, gen, actor); actor names a row of `actor`.
-# blob: data, or (log, keep, head). meta, commit_seq: of the last commit that did more than store
-# events, so that the others write one page less.
+# blob: data, or (log, keep, head); k is the beginning of its name, h. meta, commit_seq: of the last
+# commit that did more than store events, so that the others write one page less.
 
 MIGRATIONS: Final[tuple[str, ...]] = (_FORMAT_1,)
 """Step i takes a file of format i to format i + 1. Format 0 is an empty file."""

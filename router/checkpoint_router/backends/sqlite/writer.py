@@ -181,6 +181,7 @@ class Writer:
             self.conn.execute("BEGIN IMMEDIATE")
             before = self.conn.total_changes
             self._changes.begun(self._seq + 1)
+            self._changes.look()
             for job in group:
                 outcomes.append((job, job.work(self._changes), None))
             self._changes.finish()
