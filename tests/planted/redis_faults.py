@@ -94,10 +94,14 @@ REDIS = (
         plant=other_words(
             APPEND,
             "    local missing = missing_blobs(step)\n",
-            "    local missing = missing_blobs(step)\n"
-            "    for _, blob in ipairs(step.blobs) do store(blob) end\n",
+            "    local missing = missing_blobs(step)\n    store(step.blobs)\n",
         ),
         check=on_redis(appends.test_missing_blobs_of_the_first_event_ever_leave_no_trace),
+    ),
+    Fault(
+        name="redis: a step does not see the events of those before it in its script",
+        plant=other_words(APPEND, "  events[field] = value\n", ""),
+        check=on_redis(appends.test_concurrent_appends_of_one_event_make_one_event_and_one_dot),
     ),
     Fault(
         name="redis: a script meets a foreign key half way",
@@ -131,7 +135,7 @@ REDIS = (
     ),
     Fault(
         name="redis: a server that has less than it gave dots for is not noticed by its writer",
-        plant=other_words(APPEND, "q.first > stored + 1", "false"),
+        plant=other_words(APPEND, "q.first > before + 1", "false"),
         check=on_server(losses.test_an_emptied_server_is_noticed_by_writers_and_readers),
     ),
     Fault(
@@ -160,7 +164,7 @@ REDIS = (
         name="redis: a checkpoint is not in the list of the newest",
         plant=other_words(
             APPEND,
-            "    call('ZADD', BY_ID, 0, step.cid .. '\\0' .. q.thread .. '\\0' .. id)\n",
+            "    pair(by_id, 0, step.cid .. '\\0' .. q.thread .. '\\0' .. id)\n",
             "",
         ),
         check=on_redis(listings.test_the_newest_checkpoints_of_a_tenant_come_greatest_first),

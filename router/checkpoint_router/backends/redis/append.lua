@@ -1,22 +1,47 @@
 -- Steps of one actor in one generation of one thread, each all or nothing: an event with its
--- values, or values alone. All looks of a step come before its first change.
+-- values, or values alone. All looks of a step come before its first change. Events are written
+-- when all steps are decided: until then what they change is in `events` and the lists.
 
 -- Foreign keys of another type must fail now, not between two changes.
 for _, key in ipairs({EVENTS, RECORDS, MEMBERS, ROWS, VALUES}) do call('HLEN', key) end
 for _, key in ipairs({BY_LEAF, BY_ID, BY_RUN, NAMES}) do call('ZCARD', key) end
-call('LLEN', LOG)
+local length = call('LLEN', LOG)
 
 local gen = live_gen()
-local stored = tonumber(call('HGET', COUNTS, q.actor) or 0)
 local inc, seq = slot_state()
-if gen == q.gen and q.first > stored + 1 then return {inc, seq, 'back', stored} end
+local counts = call('HMGET', COUNTS, q.actor, 'live')
+local before, live_before = tonumber(counts[1] or 0), tonumber(counts[2] or 0)
+if gen == q.gen and q.first > before + 1 then return {inc, seq, 'back', before} end
 -- Otherwise the sender does not know what it stored itself: nothing new is taken from it.
-local in_step = q.first == stored + 1
+local in_step = q.first == before + 1
+local stored, live, changed = before, live_before, false
+
+-- Fields of EVENTS and ROWS, as the steps so far leave them; false if they are not there.
+local function remembered(key)
+  return setmetatable({}, {__index = function(fields, name)
+    local value = call('HGET', key, name)
+    fields[name] = value
+    return value
+  end})
+end
+local events, rows = remembered(EVENTS), remembered(ROWS)
+
+local function pair(list, one, two)
+  list[#list + 1] = one
+  list[#list + 1] = two
+end
+
+local function write(command, key, words)
+  -- As many as fit on the stack; pairs stay together.
+  for i = 1, #words, 1000 do
+    call(command, key, unpack(words, i, math.min(i + 999, #words)))
+  end
+end
 
 local function has(segment, first, last)
-  local gapless = tonumber(call('HGET', EVENTS, 'g' .. segment) or 0)
+  local gapless = tonumber(events['g' .. segment] or 0)
   for index = math.max(first, gapless + 1), last do
-    if call('HEXISTS', EVENTS, 'e' .. segment .. index) == 0 then return false end
+    if not events['e' .. segment .. index] then return false end
   end
   return true
 end
@@ -25,18 +50,18 @@ local function missing_blobs(step)
   local sent, missing = {}, {}
   for _, blob in ipairs(step.blobs) do sent[blob.hash] = true end
   for _, hash in ipairs(step.names) do
-    if not sent[hash] and call('HEXISTS', ROWS, hash) == 0 then missing[#missing + 1] = hash end
+    if not sent[hash] and not rows[hash] then missing[#missing + 1] = hash end
   end
   return missing
 end
 
 -- Whether values can be placed as their sender decided: nobody else appended meanwhile.
 local function fit(blobs)
-  local rows, lengths = {}, {}
+  local placed, lengths = {}, {}
   for _, blob in ipairs(blobs) do
-    if call('HEXISTS', ROWS, blob.hash) == 0 and not rows[blob.hash] then
+    if not rows[blob.hash] and not placed[blob.hash] then
       if blob.how ~= 'whole' then
-        if (rows[blob.base] or call('HGET', ROWS, blob.base)) ~= blob.base_row then return false end
+        if (placed[blob.base] or rows[blob.base]) ~= blob.base_row then return false end
         local length = lengths[blob.log]
         if blob.how == 'extend' then
           local log = not length and log_of(blob.log)
@@ -46,57 +71,73 @@ local function fit(blobs)
           return false
         end
         lengths[blob.log] = blob.at + #ARGV[blob.arg]
-        if blob.how == 'start' then rows[blob.base] = blob.base_now end
+        if blob.how == 'start' then placed[blob.base] = blob.base_now end
       end
-      rows[blob.hash] = blob.row
+      placed[blob.hash] = blob.row
     end
   end
   return true
 end
 
-local function store(blob)
-  if call('HSETNX', ROWS, blob.hash, blob.row) == 0 then return end
-  local bytes = ARGV[blob.arg]
-  if blob.how == 'whole' then
-    call('HSET', VALUES, blob.hash, bytes)
-    return
-  end
+local function append(blob)
   if blob.how == 'start' then
     local base = call('HGET', VALUES, blob.base)
     call('SET', APPENDS .. blob.log, string.sub(base, blob.head + 1))
     call('HSET', ROWS, blob.base, blob.base_now)
     call('HDEL', VALUES, blob.base)
+    rows[blob.base] = blob.base_now
   end
   if blob.how ~= 'extend' then call('HSET', ROWS, 'L' .. blob.log, blob.meta) end
-  call('APPEND', APPENDS .. blob.log, bytes)
+  call('HSET', ROWS, blob.hash, blob.row)
+  call('APPEND', APPENDS .. blob.log, ARGV[blob.arg])
+  rows[blob.hash] = blob.row
+end
+
+local function store(blobs)
+  local new_rows, values = {}, {}
+  for _, blob in ipairs(blobs) do
+    if blob.how == 'whole' and not rows[blob.hash] then
+      rows[blob.hash] = blob.row
+      pair(new_rows, blob.hash, blob.row)
+      pair(values, blob.hash, ARGV[blob.arg])
+    end
+  end
+  write('HSET', ROWS, new_rows)
+  write('HSET', VALUES, values)
+  for _, blob in ipairs(blobs) do
+    if not rows[blob.hash] then append(blob) end
+  end
+end
+
+local log, records, places, members, by_id, by_run = {}, {}, {}, {}, {}, {}
+
+local function place(field, value)
+  events[field] = value
+  pair(places, field, value)
 end
 
 local function add_event(step)
-  local id, position = step.segment .. step.index, call('LLEN', LOG)
-  stored = stored + 1
-  call('RPUSH', LOG, '\0' .. q.actor .. struct.pack('>I8', stored) .. ARGV[step.entry])
-  call('HSET', RECORDS, id, ARGV[step.record])
-  local gapless = tonumber(call('HGET', EVENTS, 'g' .. step.segment) or 0)
+  local segment, id = step.segment, step.segment .. step.index
+  place('e' .. id, struct.pack('>I8', length + #log) .. step.digest)
+  stored, live = stored + 1, live + 1
+  log[#log + 1] = '\0' .. q.actor .. struct.pack('>I8', stored) .. ARGV[step.entry]
+  pair(records, id, ARGV[step.record])
+  local gapless = tonumber(events['g' .. segment] or 0)
   if tonumber(step.index) == gapless + 1 then
-    repeat
-      gapless = gapless + 1
-    until call('HEXISTS', EVENTS, 'e' .. step.segment .. (gapless + 1)) == 0
+    repeat gapless = gapless + 1 until not events['e' .. segment .. (gapless + 1)]
+    place('g' .. segment, gapless)
   end
-  call('HSET', EVENTS, 'e' .. id, struct.pack('>I8', position) .. step.digest,
-    'g' .. step.segment, gapless)
-  call('HSET', COUNTS, q.actor, stored)
   if step.cid then
-    call('HSET', MEMBERS, id, step.cid .. '\0' .. step.run)
-    call('ZADD', BY_ID, 0, step.cid .. '\0' .. q.thread .. '\0' .. id)
-    if step.run ~= '' then call('ZADD', BY_RUN, 0, step.run .. q.thread .. '\0' .. id) end
+    pair(members, id, step.cid .. '\0' .. step.run)
+    pair(by_id, 0, step.cid .. '\0' .. q.thread .. '\0' .. id)
+    if step.run ~= '' then pair(by_run, 0, step.run .. q.thread .. '\0' .. id) end
   end
-  if call('HINCRBY', COUNTS, 'live', 1) == 1 then call('ZADD', NAMES, 0, q.thread) end
 end
 
 local function take(step)
   if gen ~= q.gen then return {'gen', gen} end
   if step.segment then
-    local known = call('HGET', EVENTS, 'e' .. step.segment .. step.index)
+    local known = events['e' .. step.segment .. step.index]
     if known then return {'known', string.sub(known, 9)} end
     for _, need in ipairs(step.needs) do
       if not has(need[1], need[2], need[3]) then return {'events'} end
@@ -106,14 +147,29 @@ local function take(step)
     if not in_step then return {'again'} end
   end
   if not fit(step.blobs) then return {'moved'} end
-  call('ZADD', BY_LEAF, 0, q.leaf)
-  for _, blob in ipairs(step.blobs) do store(blob) end
-  wrote()
+  changed = true
+  store(step.blobs)
   if step.segment then add_event(step) end
   return {'ok', stored}
 end
 
 local answers = {}
 for i, step in ipairs(q.steps) do answers[i] = take(step) end
-inc, seq = slot_state()
+if not changed then return {inc, seq, 'done', answers} end
+
+if before == 0 then
+  call('ZADD', BY_LEAF, 0, q.leaf)
+  -- Longer than what servers pack tightly and search from end to end.
+  local long = cmsgpack.pack({string.rep(' ', 65), '', 0, ''})
+  for _, key in ipairs({EVENTS, ROWS}) do call('HSET', key, '', long) end
+end
+write('RPUSH', LOG, log)
+write('HSET', RECORDS, records)
+write('HSET', EVENTS, places)
+write('HSET', MEMBERS, members)
+write('ZADD', BY_ID, by_id)
+write('ZADD', BY_RUN, by_run)
+if stored > before then call('HSET', COUNTS, q.actor, stored, 'live', live) end
+if live > 0 and live_before == 0 then call('ZADD', NAMES, 0, q.thread) end
+inc, seq = wrote(inc)
 return {inc, seq, 'done', answers}

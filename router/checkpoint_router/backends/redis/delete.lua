@@ -10,7 +10,7 @@ if ended ~= '' then
 end
 if not current and q.operation == '' then return {inc, seq, live} end
 
-wrote()
+inc, seq = wrote(inc)
 if q.operation ~= '' then call('HSET', KEPT, 'o' .. q.operation, '') end
 call('ZADD', BY_LEAF, 0, q.leaf)
 if current then
@@ -38,5 +38,4 @@ if current then
     if #field == 9 then redis.pcall('UNLINK', APPENDS .. string.sub(field, 2)) end
   end
 end
-inc, seq = slot_state()
 return {inc, seq, live}

@@ -3,7 +3,7 @@ local inc, seq = slot_state()
 if call('HEXISTS', KEPT, 'o' .. q.operation) == 1 then return {inc, seq, 1} end
 if live_gen() ~= q.gen or call('LLEN', LOG) > q.stored then return {inc, seq, 0} end
 
-wrote()
+inc, seq = wrote(inc)
 call('ZADD', BY_LEAF, 0, q.leaf)
 call('HSET', KEPT, 'o' .. q.operation, '')
 for _, id in ipairs(q.ids) do
@@ -63,5 +63,4 @@ for _, log in ipairs(logs) do
     end
   end
 end
-inc, seq = slot_state()
 return {inc, seq, 1}

@@ -9,10 +9,13 @@ local function slot_state()
   return state[1] or '', state[2] or '0'
 end
 
--- Counts this write, in an incarnation that lives until the server is empty.
-local function wrote()
-  call('HSETNX', SLOT, 'inc', q.inc)
-  call('HINCRBY', SLOT, 'seq', 1)
+-- Counts this write, in an incarnation that lives until the server is empty; the state after it.
+local function wrote(inc)
+  if inc == '' then
+    inc = q.inc
+    call('HSET', SLOT, 'inc', inc)
+  end
+  return inc, call('HINCRBY', SLOT, 'seq', 1)
 end
 
 local function live_gen()

@@ -14,6 +14,9 @@ in it changes nothing. Names have no NUL, which separates them. One group for ea
     append logs                       x   strings
     by leaf                           i   sorted set, of the slot
     by checkpoint id, by run, names   n r t   sorted sets, of the slot and tenant
+
+Events and rows have a field without a name, whose value is long: without it a server packs them
+tightly until they have hundreds of fields, and searches them from end to end for each.
 """
 
 from collections.abc import Sequence
