@@ -203,7 +203,7 @@ class CassandraShard:
 
     async def _log(self, thread: ThreadKey, image: ThreadImage) -> list[Fault]:
         """What of a thread's log is not there, or is there and not shown."""
-        counts = await index.counts_of(self._session, thread, image.gen)
+        counts = index.counts_in(await index.ask_counts(self._session, thread, image.gen))
         rows = await self._session.read(Name.INDEX, thread.tenant, thread.thread, image.gen)
         numbers: dict[int, set[int]] = defaultdict(set)
         for row in rows:

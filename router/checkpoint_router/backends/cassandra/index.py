@@ -45,9 +45,13 @@ async def state_of(session: Session, thread: ThreadKey) -> State:
     return State(*rows[0]) if rows else State()
 
 
-async def counts_of(session: Session, thread: ThreadKey, gen: int) -> Mapping[int, int]:
+def ask_counts(session: Session, thread: ThreadKey, gen: int) -> Awaitable[list[Row]]:
+    """Begins to read what `counts_in` takes."""
+    return session.read(Name.COUNTS, thread.tenant, thread.thread, gen)
+
+
+def counts_in(rows: Sequence[Row]) -> Mapping[int, int]:
     """Actor to the greatest n that was sent and may count."""
-    rows = await session.read(Name.COUNTS, thread.tenant, thread.thread, gen)
     return dict(rows[0][3] or {}) if rows else {}
 
 

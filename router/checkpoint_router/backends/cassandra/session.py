@@ -10,7 +10,7 @@ of the router's own datacentre answers for all; only what `statements` has is se
 
 import asyncio
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from cassandra import (
@@ -34,7 +34,13 @@ from cassandra.policies import (
     FallthroughRetryPolicy,
     TokenAwarePolicy,
 )
-from cassandra.query import BatchStatement, BatchType, PreparedStatement, tuple_factory
+from cassandra.query import (
+    BatchStatement,
+    BatchType,
+    BoundStatement,
+    PreparedStatement,
+    tuple_factory,
+)
 
 from checkpoint_router.backends.cassandra.link import Home, links_at
 from checkpoint_router.backends.cassandra.statements import STATEMENTS, Name, in_keyspace
@@ -54,9 +60,13 @@ CONNECT_SECONDS: Final = 10.0
 
 _RECONNECT_SECONDS: Final = 0.5
 
+_PROTOCOL: Final = 5
+"""Of CQL. The first one that has checksums on the wire."""
+
 
 class Session:
-    """From `open` to `close`. Its methods are called on the loop that opened it."""
+    """From `open` to `close`. Its methods are called on the loop that opened it; a request is on
+    its way when its method returns, and what that returns is awaited for the answer."""
 
     def __init__(self, target: Target, login: Login) -> None:
         self._target = target
@@ -85,15 +95,19 @@ class Session:
             connect_timeout=CONNECT_SECONDS,
             control_connection_timeout=CONNECT_SECONDS,
             compression=False,
-            protocol_version=5,
+            protocol_version=_PROTOCOL,
         )
         self._driver: Driver | None = None
         self._prepared: dict[Name, PreparedStatement] = {}
+        self._packers: dict[Name, list[Callable[[Any, int], bytes]]] = {}
+        """What makes bytes of a statement's values."""
 
     async def open(self) -> None:
         """Connects; nothing is prepared yet. Raises Unavailable or Refused."""
         try:
-            self._driver = await asyncio.to_thread(self.cluster.connect)
+            self._driver = driver = await asyncio.to_thread(self.cluster.connect)
+            # Each statement that needs a timestamp has one of ours.
+            driver.use_client_timestamp = False
         except Exception as e:  # noqa: BLE001  (the driver raises many kinds; each is one of ours)
             there = {host.datacenter for host in self.cluster.metadata.all_hosts()} - {None}
             await asyncio.to_thread(self.cluster.shutdown)
@@ -114,6 +128,7 @@ class Session:
             prepared = self._open_driver.prepare(text)
             prepared.fetch_size = statement.page
             self._prepared[name] = prepared
+            self._packers[name] = [column.type.serialize for column in prepared.column_metadata]
 
     async def close(self) -> None:
         """Ends the connections. Idempotent."""
@@ -131,21 +146,21 @@ class Session:
         except Exception as e:  # noqa: BLE001  (as above)
             raise _said(e, "changing the schema") from None
 
-    async def ask(self, text: str) -> list[Row]:
+    def ask(self, text: str) -> Awaitable[list[Row]]:
         """What one of the server's own tables says. No value of anybody's is part of `text`."""
-        return await self._rows(self._open_driver.execute_async(text))
+        return self._sent(text)
 
-    async def read(self, name: Name, *values: Any) -> list[Row]:
+    def read(self, name: Name, *values: Any) -> Awaitable[list[Row]]:
         """All rows of the answer, over all of its pages."""
-        return await self._rows(self._open_driver.execute_async(self._bound(name, values)))
+        return self._sent(self._bound(name, values))
 
-    async def write(self, name: Name, *values: Any) -> None:
+    def write(self, name: Name, *values: Any) -> Awaitable[object]:
         """One statement; durable on a quorum on return."""
-        await self._rows(self._open_driver.execute_async(self._bound(name, values)))
+        return self._sent(self._bound(name, values))
 
-    async def together(self, changes: Iterable[Change]) -> None:
-        """Several statements on one partition, as one change."""
-        await self._rows(self._open_driver.execute_async(self._batch(changes)))
+    def together(self, changes: Iterable[Change]) -> Awaitable[object]:
+        """Several statements; those on one partition are one change. Durable on return."""
+        return self._sent(self._batch(changes))
 
     async def condition(self, *changes: Change) -> bool:
         """Conditional statements on one partition: whether they were applied.
@@ -154,8 +169,7 @@ class Session:
         """
         (name, values), more = changes[0], changes[1:]
         what = self._batch(changes) if more else self._bound(name, values)
-        rows = await self._rows(self._open_driver.execute_async(what))
-        return bool(rows[0][0])
+        return bool((await self._sent(what))[0][0])
 
     @property
     def _open_driver(self) -> Driver:
@@ -163,46 +177,65 @@ class Session:
             raise Unavailable("the storage is closed. Nothing was written or read.")
         return self._driver
 
-    def _bound(self, name: Name, values: Sequence[Any]) -> Any:
-        return self._prepared[name].bind(values)
+    def _bound(self, name: Name, values: Sequence[Any]) -> BoundStatement:
+        # The driver's own `bind` looks for encrypted columns, which costs as much again.
+        bound = BoundStatement(self._prepared[name])
+        bound.values = [
+            None if value is None else pack(value, _PROTOCOL)
+            for pack, value in zip(self._packers[name], values, strict=True)
+        ]
+        return bound
 
     def _batch(self, changes: Iterable[Change]) -> BatchStatement:
         batch = BatchStatement(BatchType.UNLOGGED)
         for name, values in changes:
-            batch.add(self._prepared[name], values)
+            batch.add(self._bound(name, values))
         return batch
 
-    async def _rows(self, response: ResponseFuture) -> list[Row]:
-        rows: list[Row] = []
-        arrived: asyncio.Future[list[Row]] = self._home.loop.create_future()
-
-        def answered(page: list[Row] | None) -> None:
-            self._home.run(_settle, arrived, page or [], None)
-
-        def failed(error: BaseException) -> None:
-            self._home.run(_settle, arrived, [], error)
-
-        response.add_callbacks(answered, failed)
-        while True:
-            try:
-                rows += await arrived
-            except Exception as e:  # noqa: BLE001  (as above)
-                raise _said(e, "a request") from None
-            if not response.has_more_pages:
-                return rows
-            arrived = self._home.loop.create_future()
-            response.start_fetching_next_page()
+    def _sent(self, what: Any) -> "asyncio.Future[list[Row]]":
+        """The answer to what is on its way now, also if nobody waits for it yet."""
+        answer = self._home.loop.create_future()
+        try:
+            response = self._open_driver.execute_async(what)
+        except RouterError as e:
+            answer.set_exception(e)
+            return answer
+        asked = _Asked(self._home, response, answer)
+        response.add_callbacks(asked.answered, asked.failed)
+        return answer
 
 
-def _settle(
-    arrived: asyncio.Future[list[Row]], rows: list[Row], error: BaseException | None
-) -> None:
-    if arrived.done():
-        return
-    if error is None:
-        arrived.set_result(rows)
-    else:
-        arrived.set_exception(error)
+class _Asked:
+    """One request, until all of its answer is there. The driver may call from any thread."""
+
+    __slots__ = ("_answer", "_home", "_response", "_rows")
+
+    def __init__(
+        self, home: Home, response: ResponseFuture, answer: "asyncio.Future[list[Row]]"
+    ) -> None:
+        self._home, self._response, self._answer = home, response, answer
+        self._rows: list[Row] = []
+
+    def answered(self, page: list[Row] | None) -> None:
+        self._home.run(self._take, page)
+
+    def failed(self, error: BaseException) -> None:
+        self._home.run(self._fail, error)
+
+    def _take(self, page: list[Row] | None) -> None:
+        if page:
+            self._rows += page
+        if self._answer.done():
+            return
+        if self._response.has_more_pages:
+            self._response.start_fetching_next_page()
+        else:
+            self._answer.set_result(self._rows)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(_said(error, "a request"))
+            self._answer.exception()  # Whoever gave up waiting does not look at it.
 
 
 def _not_connected(error: Exception, target: Target, login: Login) -> RouterError:

@@ -5,7 +5,6 @@ costs two small reads at once, whatever the thread's length, and brings only wha
 remembered is dropped for threads that nobody uses when it gets too much.
 """
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -81,9 +80,9 @@ class Threads:
     async def _news(self, place: Place, known: Known, version: int | None) -> ThreadImage | None:
         """None: the thread is another than `known` says, or is just becoming another."""
         thread = place.thread
-        state, counts = await asyncio.gather(
-            self._removal.settled(thread), index.counts_of(self._session, thread, known.gen)
-        )
+        asked = index.ask_counts(self._session, thread, known.gen)
+        state = await self._removal.settled(thread)
+        counts = index.counts_in(await asked)
         if (known.gen, known.erasures) != (state.live, state.erasures or 0):
             return None
         if any(n > counts.get(actor, 0) for actor, n in known.counts.items()):

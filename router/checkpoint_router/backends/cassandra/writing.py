@@ -257,10 +257,11 @@ class Writing:
             log = (*of, actor_key(actor), row.dot.n, entry, row.pos, row.first)
             batch.append((Name.PUT_LOG, (*log, b"".join(row.news), ROW)))
         entries = [one.append.entry for one in chosen]
-        _, listed = await asyncio.gather(
-            self._until_known(lambda: self._session.together(batch)),
-            self._until_known(lambda: self._listings.write(place, entries, next(self._writers))),
+        sent = asyncio.ensure_future(self._session.together(batch))
+        listed = await self._until_known(
+            lambda: self._listings.write(place, entries, next(self._writers))
         )
+        await self._until_known(lambda: self._session.together(batch), sent)
         if actor == self.actor:
             self._counters[thread, gen] = last
         if place.state.live == gen:
@@ -286,14 +287,17 @@ class Writing:
             of = (self._session, place.thread, gen)
             known.keep(await self._until_known(lambda: values.bases(*of, unknown)))
 
-    async def _until_known(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _until_known(
+        self, work: Callable[[], Awaitable[T]], begun: Awaitable[T] | None = None
+    ) -> T:
         """What it returns, after as many tries as it takes: each has the effect of one."""
         while True:
             try:
-                return await work()
+                return await (work() if begun is None else begun)
             except Unavailable:
                 if self._closing:
                     raise
+            begun = None
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _is_as_before(self, place: Place, since: State) -> bool:
