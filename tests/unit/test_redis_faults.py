@@ -122,6 +122,24 @@ async def test_puts_that_wait_behind_one_that_a_dead_server_fails_are_not_tried_
         assert tried == 1
 
 
+async def test_puts_that_wait_behind_a_call_that_was_given_up_are_answered(server: Server) -> None:
+    async with router_on(server.url) as storage:
+        first = (await stored(storage, checkpoint(1))).dot
+        os.kill(server.pid, signal.SIGSTOP)
+        given_up = asyncio.ensure_future(storage.put_blobs(b.THREAD, 1, [b.new_blob("x" * 999)]))
+        for _ in range(5):  # it is on its way
+            await asyncio.sleep(0)
+        waiting = asyncio.gather(*(storage.append(checkpoint(n)) for n in (2, 3)))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        os.kill(server.pid, signal.SIGCONT)
+        answers = await asyncio.wait_for(waiting, 20)
+        assert [a.dot.n for a in answers if isinstance(a, Stored)] == [2, 3]
+        assert storage.actor == first.actor, "values take no dot, so there is no doubt"
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+
+
 async def test_two_routers_that_grow_one_value_at_once_keep_every_version(server: Server) -> None:
     async with router_on(server.url) as one, router_on(server.url) as two:
         start = b.new_blob(b"\xdc\x00\x01" + b"x" * 3000)

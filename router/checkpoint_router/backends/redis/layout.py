@@ -20,6 +20,7 @@ tightly until they have hundreds of fields, and searches them from end to end fo
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from importlib import resources
 from typing import Final
@@ -32,15 +33,18 @@ FORMAT_KEY: Final = "checkpoint-router:format"
 SYSTEM_KEY: Final = "checkpoint-router:key"
 _OF_THREAD: Final = "kcelpjbv"
 _OF_TENANT: Final = "nrt"
+NAMES: Final = -2
+"""Among `keys`: one for each tenant in each slot."""
 
 
-def keys(thread: ThreadKey) -> list[bytes]:
+@lru_cache(maxsize=10_000)
+def keys(thread: ThreadKey) -> tuple[bytes, ...]:
     """The keys of every script, in the order in which `keys.lua` names them."""
     tag = f"cr:{{{slot_of(thread.thread)}}}:"
     name = f"{thread.tenant}\0{thread.thread}"
     made = [f"{tag}s", *(f"{tag}{kind}:{name}" for kind in _OF_THREAD), f"{tag}i"]
     made += [f"{tag}{kind}:{thread.tenant}" for kind in _OF_TENANT]
-    return [key.encode() for key in (*made, f"{tag}x:{name}\0")]
+    return tuple(key.encode() for key in (*made, f"{tag}x:{name}\0"))
 
 
 def of_tenant(kind: str, slot: int, tenant: str) -> bytes:

@@ -22,7 +22,7 @@ from checkpoint_router.backends.redis.place import Place
 from checkpoint_router.backends.redis.values import pack
 from checkpoint_router.backends.redis.wire import Wire, connect
 from checkpoint_router.core.errors import DataLoss, RouterError, Unavailable
-from checkpoint_router.core.ids import ThreadKey, slot_of
+from checkpoint_router.core.ids import ThreadKey
 
 CONNECTIONS: Final = 64
 """Calls under way at once; the driver refuses the 101st of its connections. More: more answers in
@@ -83,7 +83,7 @@ class Link:
         self._places = asyncio.Semaphore(CONNECTIONS)
         self._wires: dict[_End, Wire] = {}
         self._making: dict[_End, asyncio.Task[Wire]] = {}
-        self._seen: dict[int, _Seen] = {}
+        self._seen: dict[bytes, _Seen] = {}
 
     async def open(self) -> None:
         """Connects, and finds out whether this is a cluster."""
@@ -134,7 +134,7 @@ class Link:
         servers = self._open.get_primaries() if self.clustered else [self._open]
         return [await self._answer(server.execute_command(*command)) for server in servers]
 
-    async def _answer(self, call: Awaitable[Any], thread: ThreadKey | None = None) -> Any:
+    async def _answer(self, call: Awaitable[Any]) -> Any:
         try:
             async with self._places:
                 return await call
@@ -142,18 +142,26 @@ class Link:
             raise
         except Exception as e:  # noqa: BLE001  (the driver has more than its own errors)
             # A connection that another call has just closed is an AttributeError.
-            raise self._fault(e, thread) from None
+            raise self._fault(e, None) from None
 
     async def run(
         self, script: Script, thread: ThreadKey, ask: dict[str, Any], *bulk: bytes
     ) -> Any:
         """What a script answers about a thread, without the state of its slot."""
-        slot = slot_of(thread.thread)
-        before = self._seen.get(slot)
         keys = layout.keys(thread)
-        args = (len(keys), *keys, pack(ask), *bulk)
-        answer = await self._answer(self._evaluate(script, args), thread)
-        await self._compare(slot, before, (bytes(answer[0]), int(answer[1])))
+        slot, args = keys[0], (len(keys), *keys, pack(ask), *bulk)
+        before = self._seen.get(slot)
+        try:
+            async with self._places:
+                answer = await self._evaluate(script, args)
+        except RouterError:
+            raise
+        except Exception as e:  # noqa: BLE001  (as above)
+            raise self._fault(e, thread) from None
+        if self._compare(slot, before, (answer[0], int(answer[1]))):
+            # Counts will soon be as high as they were: whoever has not looked shall still see it.
+            await self.do("hset", slot, "inc", secrets.token_bytes(16))
+            self._seen.pop(slot, None)
         return answer[2:]
 
     async def _evaluate(self, script: Script, args: tuple[Any, ...]) -> Any:
@@ -189,27 +197,25 @@ class Link:
         wire = self._wires[at] = await asyncio.shield(making)
         return wire
 
-    async def _compare(self, slot: int, before: _Seen | None, found: _Seen) -> None:
+    def _compare(self, slot: bytes, before: _Seen | None, found: _Seen) -> bool:
+        """Whether writes were lost and the incarnation is still the same."""
         seen = self._seen.get(slot)
         if before is None or not before[0]:
             if seen == before or (seen is not None and seen[0] == found[0]):
                 self._seen[slot] = max(found, seen or found)
-            return
+            return False
         if found[0] == before[0] and found[1] >= before[1]:
             if seen is not None and seen[0] == found[0]:
                 self._seen[slot] = max(found, seen)
-            return
+            return False
         if seen is None or seen[0] != before[0] or seen[1] < before[1]:
-            return  # Another call has noticed it.
+            return False  # Another call has noticed it.
         self._seen[slot] = found
         self._lost(
-            f"slot {slot} has {found[1]} writes of incarnation {found[0].hex()[:8] or '-'}, after "
-            f"{before[1]} of {before[0].hex()[:8]}"
+            f"slot {slot.decode()} has {found[1]} writes of incarnation "
+            f"{found[0].hex()[:8] or '-'}, after {before[1]} of {before[0].hex()[:8]}"
         )
-        if found[0] == before[0]:
-            # Counts will soon be as high as they were: whoever has not looked shall still see it.
-            await self.do("hset", layout.slot_key(slot), "inc", secrets.token_bytes(16))
-            self._seen.pop(slot, None)
+        return found[0] == before[0]
 
     def _fault(self, error: Exception, thread: ThreadKey | None) -> Exception:
         text = str(error)

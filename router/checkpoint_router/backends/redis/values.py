@@ -6,7 +6,7 @@ that rests on an old copy is refused before anything is changed.
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -37,10 +37,8 @@ def name(hash: bytes) -> str:
     return f"value {hash.hex()[:16]}"
 
 
-def pack(value: object) -> bytes:
-    """Bytes that a script can unpack: servers know the older msgpack, without binary strings."""
-    packed: bytes = msgpack.packb(value, use_bin_type=False)
-    return packed
+pack: Final[Callable[[object], bytes]] = msgpack.Packer(use_bin_type=False).pack
+"""Bytes that a script can unpack: servers know the older msgpack, without binary strings."""
 
 
 def pack_row(tag: str, head: bytes, keep: int, log: bytes) -> bytes:
@@ -112,22 +110,32 @@ class Plan:
 
     def blob(self, blob: NewBlob, bulk: list[bytes], *, alone: bool) -> dict[str, Any]:
         """What the script is to do with `blob`, whose bytes go into `bulk`."""
-        base = None
-        if worth_a_log(blob) and not alone:
-            assert blob.continues is not None
-            base = self._made.get(blob.continues)
-            base = base or self._versions.get(self._thread, self._gen, blob.continues)
-        if base is not None and base.log is not None and base.log.id in self._lengths:
+        if alone or not worth_a_log(blob):
+            return self._whole(blob, bulk)
+        assert blob.continues is not None
+        base = self._made.get(blob.continues)
+        base = base or self._versions.get(self._thread, self._gen, blob.continues)
+        if base is None:
+            return self._whole(blob, bulk)
+        if base.log is not None and base.log.id in self._lengths:
             base = replace(base, log=replace(base.log, length=self._lengths[base.log.id]))
         return self._as_said(blob, base, place(blob, base), bulk)
 
-    def _as_said(
-        self, blob: NewBlob, base: Version | None, placement: Placement, bulk: list[bytes]
-    ) -> dict[str, Any]:
+    def _whole(self, blob: NewBlob, bulk: list[bytes]) -> dict[str, Any]:
         tag, data = blob.value.tag, blob.value.data
+        head = data[: head_length(tag, data)]
+        keep = len(data) - len(head)
+        bulk.append(data)
+        self._made[blob.hash] = Version(hash=blob.hash, tag=tag, head=head, keep=keep, log=None)
+        row = pack_row(tag, head, keep, b"")
+        return {"hash": blob.hash, "how": "whole", "row": row, "arg": len(bulk) + 1}
+
+    def _as_said(
+        self, blob: NewBlob, base: Version, placement: Placement, bulk: list[bytes]
+    ) -> dict[str, Any]:
+        tag = blob.value.tag
         match placement:
             case Start(head, tail):
-                assert base is not None
                 log, how = Log(id=secrets.randbits(63), depth=0, length=0, appends=0), "start"
                 at, meta = base.keep, (b"", 0, 0)
             case Extend(log, head, tail):
@@ -136,15 +144,7 @@ class Plan:
                 log = Log(id=secrets.randbits(63), depth=parent.depth + 1, length=0, appends=0)
                 how, at, meta = "branch", keep, (_log(parent), keep, log.depth)
             case _:
-                head = data[: head_length(tag, data)]
-                bulk.append(data)
-                keep = len(data) - len(head)
-                self._made[blob.hash] = Version(
-                    hash=blob.hash, tag=tag, head=head, keep=keep, log=None
-                )
-                row = pack_row(tag, head, keep, b"")
-                return {"hash": blob.hash, "how": "whole", "row": row, "arg": len(bulk) + 1}
-        assert base is not None
+                return self._whole(blob, bulk)
         grown = Log(id=log.id, depth=log.depth, length=at + len(tail), appends=0)
         self._lengths[log.id] = grown.length
         new = Version(hash=blob.hash, tag=tag, head=head, keep=grown.length, log=grown)
@@ -170,12 +170,11 @@ class Plan:
         }
 
     def keep(self, blobs: Sequence[NewBlob]) -> None:
-        """What of it was done is worth remembering: the values that grow."""
+        """What of it was done is worth remembering: any of them may grow."""
         for blob in blobs:
-            if worth_a_log(blob) or blob.hash in self._made:
-                made = self._made.get(blob.hash)
-                if made is not None:
-                    self._versions.keep(self._thread, self._gen, made)
+            made = self._made.get(blob.hash)
+            if made is not None:
+                self._versions.keep(self._thread, self._gen, made)
 
 
 def _log(log: Log) -> bytes:

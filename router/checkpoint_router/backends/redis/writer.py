@@ -5,7 +5,9 @@ writes must not make them start again. A script writes only if its first dot is 
 what the server has, so a request that lands late changes nothing.
 
 Rules: an unknown outcome ends the actor, whose next dot might be taken; so no dot is sent with two
-events. Events are told apart by id, so whoever repeats one finds it.
+events. Events are told apart by id, so whoever repeats one finds it. Who comes to a thread for
+which nobody works sends what waits for it until his own step is answered; a task of its own would
+cost each put as much as packing it.
 """
 
 import asyncio
@@ -64,7 +66,9 @@ class Writer:
         self._versions = Versions()
         self._waiting: dict[ThreadKey, deque[Step]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._announced: set[tuple[str, int]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._announced: dict[bytes, tuple[str, int]] = {}
         self._counters: dict[tuple[ThreadKey, int], int] = {}
         """The last n of the live actor, by thread and generation."""
         self.actor = 0
@@ -82,8 +86,7 @@ class Writer:
 
     async def stop(self) -> None:
         """Ends what is under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._idle.wait()
 
     async def do(self, thread: ThreadKey, append: Append | None, gen: int, blobs: Any) -> Any:
         """The answer to one step. A caller that is cancelled changes nothing of its effect."""
@@ -91,16 +94,35 @@ class Writer:
         waiting = self._waiting.get(thread)
         if waiting is not None:
             waiting.append(step)
-        else:
-            self._waiting[thread] = deque([step])
-            task = asyncio.create_task(self._run(thread))
+            return await step.answer
+        self._waiting[thread] = waiting = deque((step,))
+        self._idle.clear()
+        try:
+            await asyncio.sleep(0)  # Whoever comes at the same time shares the script.
+            await self._work(thread, waiting, step)
+        finally:
+            self._hand_over(thread, waiting)
+        return step.answer.result()
+
+    def _hand_over(self, thread: ThreadKey, waiting: deque[Step]) -> None:
+        if waiting:
+            task = asyncio.create_task(self._go_on(thread, waiting))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await step.answer
+            return
+        del self._waiting[thread]
+        if not self._waiting:
+            self._idle.set()
 
-    async def _run(self, thread: ThreadKey) -> None:
-        waiting = self._waiting[thread]
-        while waiting:
+    async def _go_on(self, thread: ThreadKey, waiting: deque[Step]) -> None:
+        try:
+            await self._work(thread, waiting, None)
+        finally:
+            self._hand_over(thread, waiting)
+
+    async def _work(self, thread: ThreadKey, waiting: deque[Step], own: Step | None) -> None:
+        """Sends what waits: until `own` is answered, or all of it."""
+        while waiting and not (own is not None and own.answer.done()):
             steps, size = [waiting.popleft()], 0
             while waiting and waiting[0].gen == steps[0].gen and len(steps) < limits.GROUP_PUTS_MAX:
                 size += steps[-1].size_bytes
@@ -110,21 +132,27 @@ class Writer:
             actor = self.actor
             try:
                 waiting.extendleft(reversed(await self._write(thread, steps)))
-            except Exception as e:  # noqa: BLE001  (nobody would ever be answered again)
-                if actor == self.actor:
+            except BaseException as e:  # nobody would ever be answered again
+                if actor == self.actor and any(step.append is not None for step in steps):
                     self.new_actor()
                 if isinstance(e, Unavailable):
                     # Whoever waits fails too, and does not ask a dead server in its turn.
                     steps += waiting
                     waiting.clear()
+                given_up = not isinstance(e, Exception)
+                if given_up and own is not None:
+                    own.answer.cancel()
+                known = Unavailable("it is not known what became of it. Repeat the call.")
                 for step in steps:
                     if not step.answer.done():
-                        step.answer.set_exception(e)
-        del self._waiting[thread]
+                        step.answer.set_exception(known if given_up else e)
+                if given_up:
+                    raise
 
     async def _write(self, thread: ThreadKey, steps: Sequence[Step]) -> list[Step]:
         """Answers steps; returns those that have to be placed anew."""
-        await self.announce(thread)
+        if layout.keys(thread)[layout.NAMES] not in self._announced:
+            await self.announce(thread)
         gen = steps[0].gen
         place = (thread, gen)
         if place not in self._counters and len(self._counters) >= limits.COUNTERS_MAX:
@@ -139,7 +167,7 @@ class Writer:
             "first": last + 1,
             "gen": str(gen),
             "thread": thread.thread,
-            "leaf": layout.leaf_of_thread(thread),
+            "leaf": b"" if last else layout.leaf_of_thread(thread),
             "steps": [self._packed(step, plan, bulk) for step in steps],
         }
         verdict, answers = await self._link.run(APPEND, thread, ask, *bulk)
@@ -218,14 +246,15 @@ class Writer:
 
     async def announce(self, thread: ThreadKey) -> None:
         """Before the first write of this process for a tenant in a slot: where to look for it."""
-        place = (thread.tenant, slot_of(thread.thread))
-        if place not in self._announced:
+        names = layout.keys(thread)[layout.NAMES]
+        if names not in self._announced:
+            place = thread.tenant, slot_of(thread.thread)
             await self._link.do("setbit", layout.slots_key(place[0]), place[1], 1)
-            self._announced.add(place)
+            self._announced[names] = place
 
     async def announce_again(self) -> None:
         """All that this process announced, after the server lost something."""
-        places = list(self._announced)
+        places = list(self._announced.values())
         await self._link.all([("SETBIT", layout.slots_key(t), slot, 1) for t, slot in places])
 
 
