@@ -32,6 +32,8 @@ class Wire(asyncio.Protocol):
         )
         self._transport: asyncio.Transport
         self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._out: list[bytes] = []
+        """What goes out together at the end of this turn of the loop."""
         self._since = 0.0
         """When the server was last heard, or first asked after that."""
         self._watch: asyncio.TimerHandle | None = None
@@ -46,13 +48,24 @@ class Wire(asyncio.Protocol):
                 exceptions.ConnectionError(f"the connection to {self._name} has ended")
             )
             return answer
+        packed = hiredis.pack_command(command)
         if not self._waiting:
             self._since = self._loop.time()
             if self._watch is None:
                 self._watch = self._loop.call_later(self._silence_seconds, self._look)
+            self._transport.write(packed)
+        else:
+            # Each write is a call of the system, which costs as much as all that is done here.
+            if not self._out:
+                self._loop.call_soon(self._flush)
+            self._out.append(packed)
         self._waiting.append(answer)
-        self._transport.write(hiredis.pack_command(command))
         return answer
+
+    def _flush(self) -> None:
+        if not self.broken:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
 
     def close(self) -> None:
         """Ends it. Idempotent."""
