@@ -20,14 +20,12 @@ class Gather(Generic[A, R]):
         work: Callable[[list[A]], Awaitable[list[R]]],
         *,
         most: int = 1000,
-        size: Callable[[A], int] = lambda _: 0,
         size_max: int = 1,
     ) -> None:
         self._work = work
         self._most = most
-        self._size = size
         self._size_max = size_max
-        self._waiting: list[tuple[A, asyncio.Future[R]]] = []
+        self._waiting: list[tuple[A, int, asyncio.Future[R]]] = []
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -35,10 +33,11 @@ class Gather(Generic[A, R]):
         """Nothing is under way."""
         return self._task is None
 
-    def ask(self, what: A) -> "asyncio.Future[R]":
-        """The answer to come. It may be abandoned; the work is done all the same."""
+    def ask(self, what: A, size: int = 0) -> "asyncio.Future[R]":
+        """The answer to come. It may be abandoned; the work is done all the same. A round takes
+        no more than `size_max` in all, unless one alone is larger."""
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((what, answer))
+        self._waiting.append((what, size, answer))
         if self._task is None:
             self._task = asyncio.ensure_future(self._rounds())
         return answer
@@ -55,25 +54,25 @@ class Gather(Generic[A, R]):
         finally:
             self._task = None
 
-    def _take(self) -> list[tuple[A, asyncio.Future[R]]]:
-        count, size = 0, 0
-        for what, _ in self._waiting[: self._most]:
-            size += self._size(what)
-            if count and size > self._size_max:
+    def _take(self) -> list[tuple[A, int, asyncio.Future[R]]]:
+        count, total = 0, 0
+        for _, size, _ in self._waiting[: self._most]:
+            total += size
+            if count and total > self._size_max:
                 break
             count += 1
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         return taken
 
-    async def _round(self, taken: list[tuple[A, "asyncio.Future[R]"]]) -> None:
+    async def _round(self, taken: list[tuple[A, int, "asyncio.Future[R]"]]) -> None:
         try:
-            answers = await self._work([what for what, _ in taken])
+            answers = await self._work([what for what, _, _ in taken])
         except Exception as e:  # noqa: BLE001  (each asker gets it; the rounds go on)
-            for _, answer in taken:
+            for _, _, answer in taken:
                 if not answer.done():
                     answer.set_exception(e)
                     answer.exception()  # Whoever gave up waiting does not look at it.
             return
-        for (_, answer), value in zip(taken, answers, strict=True):
+        for (_, _, answer), value in zip(taken, answers, strict=True):
             if not answer.done():
                 answer.set_result(value)

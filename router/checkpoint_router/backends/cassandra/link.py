@@ -13,7 +13,6 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from cassandra.connection import Connection, ConnectionShutdown
@@ -21,7 +20,25 @@ from cassandra.connection import Connection, ConnectionShutdown
 READ_BYTES: Final = 64 * 1024
 """At once. Smaller: more calls for a large answer."""
 
+TICK_SECONDS: Final = 0.1
+"""Between looks at timers. Larger: a request waits so much longer than it should. Smaller: more
+looks while requests are under way."""
+
 _LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Timer:
+    """What the driver asks to be called after a time, unless it takes that back."""
+
+    __slots__ = ("callback", "due")
+
+    def __init__(self, due: float, callback: Callable[[], object]) -> None:
+        self.due = due
+        self.callback: Callable[[], object] | None = callback
+
+    def cancel(self) -> None:
+        """From any thread."""
+        self.callback = None
 
 
 class Home:
@@ -30,6 +47,7 @@ class Home:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._timers: list[Timer] = []
 
     def run(self, call: Callable[..., object], *args: Any) -> None:
         """At once on the loop, from elsewhere soon. Raises RuntimeError if the loop is closed."""
@@ -38,28 +56,28 @@ class Home:
         else:
             self.loop.call_soon_threadsafe(call, *args)
 
+    def later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """A timer, at most `TICK_SECONDS` late. Nearly all are taken back: they bound requests."""
+        timer = Timer(self.loop.time() + seconds, callback)
+        self.run(self._await, timer)
+        return timer
 
-class _Timer:
-    """What the driver asks to be called after a time; it may take that back."""
+    def _await(self, timer: Timer) -> None:
+        if not self._timers:
+            self.loop.call_later(TICK_SECONDS, self._tick)
+        self._timers.append(timer)
 
-    def __init__(self, home: Home, seconds: float, callback: Callable[[], object]) -> None:
-        self._home = home
-        self._handle: asyncio.TimerHandle | None = None
-        self._cancelled = False
-        home.run(self._start, seconds, callback)
-
-    def _start(self, seconds: float, callback: Callable[[], object]) -> None:
-        if not self._cancelled:
-            self._handle = self._home.loop.call_later(seconds, callback)
-
-    def cancel(self) -> None:
-        self._cancelled = True
-        with suppress(RuntimeError):
-            self._home.run(self._end)
-
-    def _end(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
+    def _tick(self) -> None:
+        now = self.loop.time()
+        waiting = self._timers
+        due = [t for t in waiting if t.due <= now]
+        self._timers = [t for t in waiting if t.callback is not None and t.due > now]
+        if self._timers:
+            self.loop.call_later(TICK_SECONDS, self._tick)
+        for timer in due:
+            callback = timer.callback
+            if callback is not None:
+                self.loop.call_soon(callback)
 
 
 class Link(Connection):  # type: ignore[misc]  # the driver ships no types
@@ -78,8 +96,8 @@ class Link(Connection):  # type: ignore[misc]  # the driver ships no types
         self._send_options_message()
 
     @classmethod
-    def create_timer(cls, timeout: float, callback: Callable[[], object]) -> _Timer:
-        return _Timer(cls.home, timeout, callback)
+    def create_timer(cls, timeout: float, callback: Callable[[], object]) -> Timer:
+        return cls.home.later(timeout, callback)
 
     def push(self, data: bytes) -> None:
         self.home.run(self._send, data)

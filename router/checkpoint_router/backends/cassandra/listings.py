@@ -43,6 +43,11 @@ _ABOVE_ALL: Final = "\U0010ffff" * 257
 _PARTS: Final = 32
 """Parts that are removed from at once."""
 
+_TOGETHER_PARTS: Final = 10
+_TOGETHER_BYTES: Final = 2_048
+"""Of several parts in one request. Cassandra warns in its log above 10 and 5 KiB, and refuses more
+than 50 KiB; one part alone has no such bound."""
+
 _BEGINNINGS_MAX: Final = 10_000
 """Parts that are remembered as written."""
 
@@ -122,14 +127,17 @@ class Listings:
 
     async def _round(self, asked: list[Sequence[Line]]) -> list[None]:
         parts: dict[tuple[str, str], list[Line]] = {}
-        for line in (line for lines in asked for line in lines):
-            parts.setdefault(line[:2], []).append(line)
-        await asyncio.gather(
-            *(
-                self._session.together((Name.LIST_PUT, (*line, ROW)) for line in lines)
-                for lines in parts.values()
+        for lines in asked:
+            for line in lines:
+                parts.setdefault(line[:2], []).append(line)
+        sent = [
+            asyncio.ensure_future(
+                self._session.together([(Name.LIST_PUT, (*line, ROW)) for line in lines])
             )
-        )
+            for lines in _requests(parts.values())
+        ]
+        for one in sent:
+            await one
         return [None] * len(asked)
 
     async def remove(
@@ -260,6 +268,21 @@ class Listings:
             found += [k1 for k1, _, _ in rows]
             if len(rows) < 1000:
                 return found
+
+
+def _requests(parts: Iterable[list[Line]]) -> list[list[Line]]:
+    """Lines of the same part in the same request, and several parts in one while they are small:
+    a new thread has a line in each of four or five."""
+    found: list[list[Line]] = []
+    count, size = _TOGETHER_PARTS, 0
+    for lines in parts:
+        more = sum(len(text) for line in lines for text in line)
+        if count == _TOGETHER_PARTS or size + more > _TOGETHER_BYTES:
+            found.append([])
+            count = size = 0
+        found[-1] += lines
+        count, size = count + 1, size + more
+    return found
 
 
 def _renewed(line: Line) -> bool:

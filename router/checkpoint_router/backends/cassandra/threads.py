@@ -6,8 +6,7 @@ remembered is dropped for threads that nobody uses when it gets too much.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Final
 
 from checkpoint_router.backends.cassandra import index
@@ -22,6 +21,22 @@ EVENTS_MAX: Final = 200_000
 """Events and growing values that are remembered (about 300 B each)."""
 
 
+class Use:
+    """One use of a place. A class, since a generator costs each call twice as much."""
+
+    __slots__ = ("_place", "_threads")
+
+    def __init__(self, threads: "Threads", place: Place) -> None:
+        self._threads, self._place = threads, place
+
+    def __enter__(self) -> Place:
+        self._place.users += 1
+        return self._place
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.end(self._place)
+
+
 class Threads:
     """All places."""
 
@@ -32,19 +47,22 @@ class Threads:
         self._places: OrderedDict[ThreadKey, Place] = OrderedDict()
         self._events = 0
 
-    @contextmanager
-    def use(self, thread: ThreadKey) -> Iterator[Place]:
+    def use(self, thread: ThreadKey) -> "Use":
         """The thread's place, kept while in use. What it knows may be old."""
-        place = self._places.setdefault(thread, Place(thread))
-        self._places.move_to_end(thread)
-        place.users += 1
-        try:
-            yield place
-        finally:
-            place.users -= 1
-            size = 1 + len(place.digests) + len(place.growing)
-            self._events += size - place.counted
-            place.counted = size
+        place = self._places.get(thread)
+        if place is None:
+            place = self._places[thread] = Place(thread)
+        else:
+            self._places.move_to_end(thread)
+        return Use(self, place)
+
+    def end(self, place: Place) -> None:
+        """Ends a use."""
+        place.users -= 1
+        size = 1 + len(place.digests) + len(place.growing)
+        self._events += size - place.counted
+        place.counted = size
+        if self._events > EVENTS_MAX:
             self._make_room()
 
     def _make_room(self) -> None:

@@ -28,7 +28,7 @@ from checkpoint_router.backends.cassandra.threads import Threads
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.errors import Overloaded, Unavailable
-from checkpoint_router.core.ids import Dot, ThreadKey
+from checkpoint_router.core.ids import Dot, EventId, ThreadKey
 from checkpoint_router.core.records import Entry, pack_entry
 from checkpoint_router.storage.codec import seal_envelope
 from checkpoint_router.storage.logs import worth_a_log
@@ -123,28 +123,31 @@ class Writing:
                     f"{self._waiting_bytes:,} bytes in all wait for Cassandra. Nothing was "
                     f"written. Try again when it answers."
                 )
-            self._waiting_bytes += _bytes(append)
-            mine = self._round_of(place).ask(append)
+            size = _bytes(append)
+            self._waiting_bytes += size
+            mine = self._round_of(place).ask(append, size)
             place.under_way[id] = mine
             place.users += 1
-            mine.add_done_callback(lambda _: self._answered(place, append, mine))
+            mine.add_done_callback(lambda _: self._answered(place, id, size, mine))
             return await asyncio.shield(mine)
 
     def _round_of(self, place: Place) -> Gather[Append, Appended]:
-        if place.thread not in self._rounds:
-            self._rounds[place.thread] = Gather(
+        rounds = self._rounds.get(place.thread)
+        if rounds is None:
+            rounds = self._rounds[place.thread] = Gather(
                 lambda appends: self._write(place, appends),
                 most=limits.GROUP_PUTS_MAX,
-                size=_bytes,
                 size_max=limits.GROUP_BYTES_MAX,
             )
-        return self._rounds[place.thread]
+        return rounds
 
-    def _answered(self, place: Place, append: Append, answer: asyncio.Future[Appended]) -> None:
+    def _answered(
+        self, place: Place, id: EventId, size: int, answer: asyncio.Future[Appended]
+    ) -> None:
         place.users -= 1
-        self._waiting_bytes -= _bytes(append)
-        if place.under_way.get(append.entry.id) is answer:
-            del place.under_way[append.entry.id]
+        self._waiting_bytes -= size
+        if place.under_way.get(id) is answer:
+            del place.under_way[id]
         if not place.under_way:
             self._rounds.pop(place.thread, None)
 
@@ -168,7 +171,8 @@ class Writing:
     # A round ---------------------------------------------------------------------------------
 
     async def _write(self, place: Place, appends: Sequence[Append]) -> list[Appended]:
-        await self._threads.load(place)
+        if not place.loaded:
+            await self._threads.load(place)
         if any(a.gen != place.state.live or not place.has(a) for a in appends):
             await self._threads.refresh(place)
             await self._threads.load(place)
@@ -178,7 +182,8 @@ class Writing:
         listed = await self._send(place, gen, chosen) if chosen else []
         others = list(answers)
         as_before = await self._until_known(lambda: self._is_as_before(place, since))
-        await self._until_known(lambda: self._listings.confirm(listed))
+        if listed:
+            await self._until_known(lambda: self._listings.confirm(listed))
         if as_before:
             for one in chosen:
                 answers[one.append.entry.id] = Stored(one.row.dot)
@@ -246,10 +251,11 @@ class Writing:
             append, row = one.append, one.row
             record = seal_envelope(append.packed)
             key = values.key_of(append.entry.id)
-            parts = [values.pieces(thread, gen, RECORD, key, actor, "", record)]
-            parts += [self._value(thread, gen, blob, plan) for blob in append.blobs]
-            for rows in parts:
-                if values.bytes_of(rows) > AHEAD_BYTES:
+            parts = [(len(record), values.pieces(thread, gen, RECORD, key, actor, "", record))]
+            parts += [(len(b.value.data), self._value(thread, gen, b, plan)) for b in append.blobs]
+            for size, rows in parts:
+                # Of a large value that grew only little may be new.
+                if size > AHEAD_BYTES and values.bytes_of(rows) > AHEAD_BYTES:
                     await values.write(self._session, rows)
                 else:
                     batch += rows
@@ -347,4 +353,7 @@ class Writing:
 
 
 def _bytes(append: Append) -> int:
-    return len(append.packed) + sum(len(b.value.data) for b in append.blobs)
+    size = len(append.packed)
+    for blob in append.blobs:
+        size += len(blob.value.data)
+    return size
