@@ -307,7 +307,7 @@ async def test_a_stream_is_not_read_on_while_its_answers_are_not_read(
     seen = await engine.get_tuple(thread, "", None, None, deadline=float("inf"))
     request = put_request(thread, first_event(seen, segment))
     request.event.checkpoint.body.data = bytes(limits.MIB)
-    _, event, digest, blobs = requests.put_of(request, Kind.CHECKPOINT)
+    _, event, _, digest, blobs = requests.put_of(request, Kind.CHECKPOINT)
     await engine.put(thread, event, digest, blobs, deadline=float("inf"))
     question = calls.GetTupleRequest(tenant=thread.tenant, thread_id=thread.thread)
     frames = [

@@ -6,7 +6,7 @@ between the two; the router decides nothing that the client has fixed.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -32,7 +32,7 @@ from checkpoint_router.core.answers import (
 )
 from checkpoint_router.core.conflicts import conflicts
 from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.core.records import Event
+from checkpoint_router.core.records import Event, pack_event
 from checkpoint_router.engine.inspection import Inspection
 from checkpoint_router.engine.listing import Listing
 from checkpoint_router.engine.reading import Reading
@@ -76,7 +76,7 @@ class Engine:
         """Waits for the commits under way, then releases the storage."""
         await self.shard.close()
 
-    async def put(
+    def put(
         self,
         thread: ThreadKey,
         event: Event,
@@ -84,13 +84,16 @@ class Engine:
         blobs: Sequence[NewBlob | Growth],
         *,
         deadline: float,
-    ) -> PutAnswer:
+        packed: bytes = b"",
+    ) -> Coroutine[Any, Any, PutAnswer]:
         """Stores one event; durable on return unless the answer names missing blobs.
 
-        A repeat with the same bytes has the effect of one call. Raises Stale, ThreadDeleted,
-        DigestMismatch, TokenInvalid, InvalidArgument, or what the storage raises.
+        `packed` are its canonical bytes, where they are at hand. A repeat with the same bytes has
+        the effect of one call. Raises Stale, ThreadDeleted, DigestMismatch, TokenInvalid,
+        InvalidArgument, or what the storage raises.
         """
-        return await self._writing.put(thread, event, digest, blobs, patience(deadline))
+        packed = packed or pack_event(event)
+        return self._writing.put(thread, event, packed, digest, blobs, patience(deadline))
 
     async def put_blobs(self, thread: ThreadKey, gen: int, blobs: Sequence[NewBlob]) -> ThreadClock:
         """Stores blobs ahead of the put that names them. Durable on return."""

@@ -7,6 +7,9 @@ that is `storing`: what the storage took in, the history must take in.
 
 import asyncio
 from collections.abc import Sequence
+from typing import cast
+
+from msgspec import structs
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.accept import Accepted, Known, Refused, Wait, accept
@@ -14,7 +17,7 @@ from checkpoint_router.core.answers import Growth, NewBlob, PutAnswer, ThreadClo
 from checkpoint_router.core.digests import blob_hash, event_digest
 from checkpoint_router.core.errors import InvalidArgument, ThreadDeleted
 from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.core.records import Entry, Event, entry_of, pack_event
+from checkpoint_router.core.records import Event, entry_of
 from checkpoint_router.core.token import ReadToken, unseal
 from checkpoint_router.engine import rebuilding
 from checkpoint_router.engine.shard import Shard
@@ -34,16 +37,12 @@ class Writing:
         self,
         thread: ThreadKey,
         event: Event,
+        packed: bytes,
         digest: bytes | None,
         blobs: Sequence[NewBlob | Growth],
         patience: float,
     ) -> PutAnswer:
-        """Stores one event; durable on return unless the answer names missing blobs.
-
-        A repeat with the same bytes has the effect of one call. Raises Stale, ThreadDeleted,
-        DigestMismatch, TokenInvalid, InvalidArgument, or what the storage raises.
-        """
-        packed = pack_event(event)
+        """See `Engine.put`; `packed` are the canonical bytes of `event`."""
         actual = event_digest(packed)
         if digest and digest != actual:
             raise InvalidArgument(
@@ -53,58 +52,61 @@ class Writing:
             )
         _check_hashes(blobs)
         token = None if event.header is None else unseal(event.header.token, self._shard.key)
+        entry = entry_of(event, actual)
         size = rebuilding.size(blobs)
         if self._rebuilt_bytes + size > limits.REBUILT_BYTES_MAX:
             blobs, size = [b for b in blobs if isinstance(b, NewBlob)], 0
+        state = self._shard.threads.begin(thread)
         self._rebuilt_bytes += size
         try:
-            entry = entry_of(event, actual)
-            return await self._put(thread, event, packed, entry, token, blobs, patience)
+            if size:
+                await self._shard.threads.settle(thread, state)
+                blobs = await rebuilding.whole(self._shard.storage, state, event.gen, blobs)
+            append = Append(
+                thread=thread,
+                gen=event.gen,
+                entry=entry,
+                packed=packed,
+                needs=(),
+                names=event.blobs(),
+                blobs=tuple(cast("Sequence[NewBlob]", blobs)),
+            )
+            return await self._put(state, event, token, append, patience)
         finally:
+            self._shard.threads.end(thread, state)
             self._rebuilt_bytes -= size
 
     async def _put(
         self,
-        thread: ThreadKey,
+        state: ThreadState,
         event: Event,
-        packed: bytes,
-        entry: Entry,
         token: ReadToken | None,
-        blobs: Sequence[NewBlob | Growth],
+        append: Append,
         patience: float,
     ) -> PutAnswer:
-        async with self._shard.threads.use(thread, fresh=False) as state:
-            looked = not self._shard.storage.shared
-            whole = await rebuilding.whole(self._shard.storage, state, event.gen, blobs)
-            while True:
-                await self._shard.threads.settle(thread, state)
-                verdict = accept(
-                    state.history, event, entry.digest, token, now_ms=self._shard.now_ms()
-                )
-                match verdict:
-                    case Known():
-                        return PutAnswer(missing=(), clock=self._shard.clock(state.history))
-                    case Refused() if not looked:
-                        # Another router may have deleted the thread since.
-                        looked = True
-                        await self._shard.threads.refresh(thread, state)
-                    case Refused(error):
-                        raise error
-                    case Wait(missing):
-                        await self._shard.wait(state, missing, patience)
-                    case Accepted(needs):
-                        append = Append(
-                            thread=thread,
-                            gen=event.gen,
-                            entry=entry,
-                            packed=packed,
-                            needs=needs,
-                            names=event.blobs(),
-                            blobs=whole,
-                        )
-                        answer = await self._append(state, event, append)
-                        if answer is not None:
-                            return answer
+        shard, digest = self._shard, append.entry.digest
+        looked = not shard.storage.shared
+        while True:
+            if state.doubtful:
+                await shard.threads.settle(append.thread, state)
+            verdict = accept(state.history, event, digest, token, now_ms=shard.now_ms())
+            if type(verdict) is Accepted:
+                if verdict.needs:
+                    append = structs.replace(append, needs=verdict.needs)
+                answer = await self._append(state, event, append)
+                if answer is not None:
+                    return answer
+            elif type(verdict) is Wait:
+                await shard.wait(state, verdict.missing, patience)
+            elif type(verdict) is Known:
+                return PutAnswer(missing=(), clock=shard.clock(state.history))
+            elif looked:
+                assert type(verdict) is Refused
+                raise verdict.error
+            else:
+                # Another router may have deleted the thread since.
+                looked = True
+                await shard.threads.refresh(append.thread, state)
 
     async def _append(self, state: ThreadState, event: Event, append: Append) -> PutAnswer | None:
         """Commits, then lets the history know. None: decide again, the storage knew better."""
@@ -122,18 +124,18 @@ class Writing:
     def _take(
         self, state: ThreadState, event: Event, append: Append, outcome: Appended
     ) -> PutAnswer | None:
-        history = state.history
+        history, current = state.history, state.history.gen == append.gen
         match outcome:
-            case MissingBlobs(hashes):
-                return PutAnswer(missing=hashes, clock=self._shard.clock(history))
-            case Stored() | Duplicate(append.entry.digest) if history.gen == append.gen:
+            case Stored() | Duplicate(append.entry.digest) if current:
                 history.apply(append.entry)
                 if state.known is not None and isinstance(outcome, Stored):
                     state.known = state.known.after(append.gen, outcome.dot)
-                values = ((b.hash, b.value) for b in append.blobs)
+                values = [(b.hash, b.value) for b in append.blobs]
                 state.recent.add([(event, len(append.packed))], values)
                 state.changed()
                 return PutAnswer(missing=(), clock=self._shard.clock(history))
+            case MissingBlobs(hashes):
+                return PutAnswer(missing=hashes, clock=self._shard.clock(history))
             case Stored():  # a delete was applied while this was on its way back
                 raise ThreadDeleted.of(append.thread.thread, append.gen, history.gen)
             case _:

@@ -6,9 +6,8 @@ all that the caller learns of it.
 
 import asyncio
 import secrets
-import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 from google.protobuf.message import Message
 
@@ -23,6 +22,8 @@ from checkpoint_router.telemetry.logging import logger
 Transport = Literal["unary", "stream"]
 
 _log = logger("calls")
+
+_ATTRIBUTES: Final = {one: {names.TRANSPORT: one} for one in get_args(Transport)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class Router:
 async def answer(
     router: Router,
     handler: Handler,
-    request: Message,
+    request: Any,
     response: Message,
     caller: Caller,
     *,
@@ -57,16 +58,33 @@ async def answer(
     None for the time-out: the router's own limit, which also bounds a longer one. A steady call
     has none, and must not be cancelled while the engine is `storing` what it brought.
     """
-    begun = time.perf_counter()
+    begun = asyncio.get_running_loop().time()
+    seconds = limits.DEADLINE_SECONDS_MAX
+    if timeout_seconds is not None and timeout_seconds < seconds:
+        seconds = timeout_seconds
+    deadline = begun + seconds
     outcome = "ok"
     try:
         with tracing.server_span(
-            handler.service, handler.method, caller.traceparent, _attributes(caller)
+            handler.service, handler.method, caller.traceparent, _ATTRIBUTES[caller.transport]
         ):
-            if handler.large and size > limits.FRAME_BYTES_MAX:
-                raise _too_large(handler, size)
-            authorise(caller.peer, getattr(request, "tenant", ""))
-            await _run(router, handler, request, response, timeout_seconds)
+            try:
+                if handler.large and size > limits.FRAME_BYTES_MAX:
+                    raise _too_large(handler, size)
+                authorise(caller.peer, getattr(request, "tenant", ""))
+                if handler.steady:
+                    await handler.run(router.engine, request, response, deadline)
+                else:
+                    await _bounded(router, handler, request, response, deadline)
+            except RouterError:
+                raise
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"{handler.method} was not done after {seconds:.3g} s. "
+                    f"{unanswered(handler.method)}"
+                ) from None
+            except Exception as e:  # noqa: BLE001  # the caller gets a number, the log the rest
+                raise incident(e, handler.method) from None
     except RouterError as e:
         outcome = e.reason
         raise
@@ -74,38 +92,19 @@ async def answer(
         outcome = "CANCELLED"
         raise
     finally:
-        metrics.called(handler.name, caller.transport, outcome, time.perf_counter() - begun)
+        took = asyncio.get_running_loop().time() - begun
+        metrics.called(handler.name, caller.transport, outcome, took)
 
 
-async def _run(
-    router: Router,
-    handler: Handler,
-    request: Any,
-    response: Message,
-    timeout_seconds: float | None,
+async def _bounded(
+    router: Router, handler: Handler, request: Any, response: Message, deadline: float
 ) -> None:
-    seconds = limits.DEADLINE_SECONDS_MAX
-    if timeout_seconds is not None and timeout_seconds < seconds:
-        seconds = timeout_seconds
-    deadline = asyncio.get_running_loop().time() + seconds
-    try:
-        if handler.steady:
-            await handler.run(router.engine, request, response, deadline)
-            return
-        async with asyncio.timeout_at(deadline):
-            if handler.large:
-                async with router.admission.large_answers:
-                    await handler.run(router.engine, request, response, deadline)
-            else:
+    async with asyncio.timeout_at(deadline):
+        if handler.large:
+            async with router.admission.large_answers:
                 await handler.run(router.engine, request, response, deadline)
-    except RouterError:
-        raise
-    except TimeoutError:
-        raise DeadlineExceeded(
-            f"{handler.method} was not done after {seconds:.3g} s. {unanswered(handler.method)}"
-        ) from None
-    except Exception as e:  # noqa: BLE001  # the caller gets a number, the log the rest
-        raise incident(e, handler.method) from None
+        else:
+            await handler.run(router.engine, request, response, deadline)
 
 
 def incident(error: Exception, what: str) -> RouterError:
@@ -137,7 +136,3 @@ def _too_large(handler: Handler, size: int) -> LimitExceeded:
         size=str(size),
         limit=str(limits.FRAME_BYTES_MAX),
     )
-
-
-def _attributes(caller: Caller) -> dict[str, str]:
-    return {names.TRANSPORT: caller.transport}

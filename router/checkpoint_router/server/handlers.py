@@ -43,8 +43,8 @@ class Handler:
 async def _put(
     engine: Engine, request: calls.PutRequest, response: calls.PutResponse, deadline: float
 ) -> None:
-    thread, event, digest, blobs = requests.put_of(request, Kind.CHECKPOINT)
-    answer = await engine.put(thread, event, digest, blobs, deadline=deadline)
+    thread, event, packed, digest, blobs = requests.put_of(request, Kind.CHECKPOINT)
+    answer = await engine.put(thread, event, digest, blobs, deadline=deadline, packed=packed)
     answers.fill_put_answer(response, answer)
 
 
@@ -54,8 +54,8 @@ async def _put_writes(
     response: calls.PutWritesResponse,
     deadline: float,
 ) -> None:
-    thread, event, digest, blobs = requests.put_of(request, Kind.WRITES)
-    answer = await engine.put(thread, event, digest, blobs, deadline=deadline)
+    thread, event, packed, digest, blobs = requests.put_of(request, Kind.WRITES)
+    answer = await engine.put(thread, event, digest, blobs, deadline=deadline, packed=packed)
     answers.fill_put_answer(response, answer)
 
 

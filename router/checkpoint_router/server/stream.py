@@ -14,7 +14,8 @@ Owner: one `Connection` for each open stream; its calls are tasks of it and end 
 
 import asyncio
 from collections import deque
-from functools import partial
+from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -29,7 +30,7 @@ from checkpoint_router.core.errors import (
 )
 from checkpoint_router.server.admission import authorise
 from checkpoint_router.server.calls import Caller, Router, answer, checked_answer_size, incident
-from checkpoint_router.server.handlers import CALLS
+from checkpoint_router.server.handlers import CALLS, Handler
 from checkpoint_router.server.statuses import Context, abort
 from checkpoint_router.telemetry.logging import logger
 from checkpoint_router.v1 import checkpoint_service_pb2 as calls
@@ -49,7 +50,7 @@ class Connection:
         self._router = router
         self._context = context
         self._stall_seconds = stall_seconds
-        self._peer = context.peer()
+        self._caller = Caller(peer=context.peer(), transport="stream")
         self._tenant: str | None = None
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._ready: deque[bytes] = deque()
@@ -152,8 +153,26 @@ class Connection:
     # One call -----------------------------------------------------------------------------------
 
     async def _serve(self, call_id: int, part: bytes) -> None:
+        result = calls.CallResult(call_id=call_id)
         try:
-            packed = await self._result(call_id, part)
+            # Parsed in the step that checks it: bytes that unfold into much do not gather.
+            call, handler, request = _request_of(call_id, part)
+            self._pin(request.tenant)
+            caller = self._caller
+            if call.traceparent:
+                caller = replace(caller, traceparent=call.traceparent)
+            seconds = call.timeout_ms / 1000 if call.timeout_ms else None
+            response: Message = getattr(result, handler.name)
+            response.SetInParent()
+            work = answer(
+                self._router, handler, request, response, caller,
+                size=len(part), timeout_seconds=seconds,
+            )  # fmt: skip
+            if handler.large:
+                packed = await self._large_answer(work, result, handler.method)
+            else:
+                await work
+                packed = result.SerializeToString()
         except RouterError as e:
             self._refuse(call_id, e)
         except Exception as e:  # noqa: BLE001  # nothing that a call does may end its stream
@@ -161,54 +180,24 @@ class Connection:
         else:
             self._offer(packed)
 
-    async def _result(self, call_id: int, part: bytes) -> bytes:
-        # Parsed in the step that checks it: bytes that unfold into much do not gather.
+    async def _large_answer(
+        self, work: Coroutine[Any, Any, None], result: calls.CallResult, what: str
+    ) -> bytes:
         try:
-            call = calls.Call.FromString(part)
-        except DecodeError:
-            raise InvalidArgument(
-                f"call {call_id} cannot be parsed. Compare the client's protocol with the "
-                f"router's.",
-                field="frame.calls",
-            ) from None
-        name = call.WhichOneof("request")
-        if name is None:
-            raise InvalidArgument(
-                "the call carries no request that this router knows. Upgrade the router, or use "
-                "an older client.",
-                field="request",
-            )
-        handler = CALLS[name]
-        request: Any = getattr(call, name)
-        self._pin(request.tenant)
-        result = calls.CallResult(call_id=call_id)
-        response: Message = getattr(result, name)
-        response.SetInParent()
-        work = partial(
-            answer,
-            self._router,
-            handler,
-            request,
-            response,
-            Caller(peer=self._peer, transport="stream", traceparent=call.traceparent),
-            size=len(part),
-            timeout_seconds=call.timeout_ms / 1000 if call.timeout_ms else None,
-        )
-        if not handler.large:
-            await work()
-            return result.SerializeToString()
-        async with self._large:
-            while self._ready_bytes >= limits.STREAM_ANSWER_BYTES_MAX:
-                await self._answers_read()
-            await work()
-            packed = result.SerializeToString()
-            checked_answer_size(len(packed), handler.method)
-            return packed
+            async with self._large:
+                while self._ready_bytes >= limits.STREAM_ANSWER_BYTES_MAX:
+                    await self._answers_read()
+                await work
+                packed = result.SerializeToString()
+                checked_answer_size(len(packed), what)
+                return packed
+        finally:
+            work.close()
 
     def _pin(self, tenant: str) -> None:
         # A stream counts for the tenant of its first call.
         if self._tenant is None and tenant:
-            authorise(self._peer, tenant)
+            authorise(self._caller.peer, tenant)
             self._router.admission.take_tenant(tenant)
             self._tenant = tenant
 
@@ -280,7 +269,7 @@ class Connection:
         if until is not None and loop.time() < until:
             self._stall_timer = loop.call_at(until, self._look, loop)
         elif until is not None:
-            _log.warning("stream stalled", peer=self._peer, seconds=self._stall_seconds)
+            _log.warning("stream stalled", peer=self._caller.peer, seconds=self._stall_seconds)
             self.stalled.set()
             self._drop()
 
@@ -295,6 +284,24 @@ class Connection:
     def _wake(self) -> None:
         self._writer_wakes.set()
         self._reader_wakes.set()
+
+
+def _request_of(call_id: int, part: bytes) -> tuple[calls.Call, Handler, Any]:
+    try:
+        call = calls.Call.FromString(part)
+    except DecodeError:
+        raise InvalidArgument(
+            f"call {call_id} cannot be parsed. Compare the client's protocol with the router's.",
+            field="frame.calls",
+        ) from None
+    name = call.WhichOneof("request")
+    if name is None:
+        raise InvalidArgument(
+            "the call carries no request that this router knows. Upgrade the router, or use an "
+            "older client.",
+            field="request",
+        )
+    return call, CALLS[name], getattr(call, name)
 
 
 def _seen(reader: asyncio.Task[None]) -> None:

@@ -84,30 +84,32 @@ def fill_held(messages: "Repeated[pb.HeldBlob]", held: Iterable[Held]) -> None:
 
 
 def _whole_of(message: pb.Blob) -> NewBlob:
+    # Each field is taken once: every look at one copies it.
     value, continues = message.value, message.continues
-    checked_size("blobs.value", len(value.data), limits.BLOB_BYTES_MAX)
-    checked_size("blobs.value.type", len(value.type), limits.TYPE_BYTES_MAX)
+    tag, data = value.type, value.data
+    checked_size("blobs.value", len(data), limits.BLOB_BYTES_MAX)
+    checked_size("blobs.value.type", len(tag), limits.TYPE_BYTES_MAX)
     return NewBlob(
         hash=checked_hash("blobs.hash", message.hash),
-        value=Typed(value.type, value.data),
+        value=Typed(tag, data),
         continues=checked_hash("blobs.continues", continues) if continues else None,
     )
 
 
 def _growth_of(message: pb.Blob) -> Growth:
-    value, head = message.value, message.head
-    size = len(head) + message.keep + len(value.data)
-    checked_size("blobs.value", size, limits.BLOB_BYTES_MAX)
-    checked_size("blobs.value.type", len(value.type), limits.TYPE_BYTES_MAX)
+    value, head, keep = message.value, message.head, message.keep
+    tag, tail = value.type, value.data
+    checked_size("blobs.value", len(head) + keep + len(tail), limits.BLOB_BYTES_MAX)
+    checked_size("blobs.value.type", len(tag), limits.TYPE_BYTES_MAX)
     if len(head) > _HEAD_BYTES_MAX:
         raise invalid("blobs.head", f"has {len(head)} bytes; a head has up to {_HEAD_BYTES_MAX}.")
     return Growth(
         hash=checked_hash("blobs.hash", message.hash),
-        tag=value.type,
+        tag=tag,
         base=checked_hash("blobs.continues", message.continues),
-        keep=message.keep,
+        keep=keep,
         head=head,
-        tail=value.data,
+        tail=tail,
     )
 
 

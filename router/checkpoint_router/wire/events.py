@@ -42,9 +42,14 @@ DIGEST_BYTES: Final = 32
 _INT64_MIN: Final = -(2**63)
 
 
-def event_of(message: pb.Event) -> Event:
-    """The event in `message`. Raises InvalidArgument or LimitExceeded, naming the field."""
-    return checked_event(_packed_event(message.packed) if message.packed else _event(message))
+def event_of(message: pb.Event) -> tuple[Event, bytes]:
+    """The event in `message`, and its canonical bytes. Raises InvalidArgument or LimitExceeded,
+    naming the field."""
+    packed = message.packed
+    if packed:
+        return checked_event(_packed_event(packed)), packed
+    event = checked_event(_event(message))
+    return event, pack_event(event)
 
 
 def _packed_event(packed: bytes) -> Event:

@@ -48,8 +48,9 @@ def parts_of(frame: bytes) -> tuple[list[bytes], list[int]]:
             key, at = _varint(frame, at)
             if key == 0x0A:
                 size, at = _varint(frame, at)
-                parts.append(frame[at : _within(at + size, end)])
-                at += size
+                stop = _within(at + size, end)
+                parts.append(frame[at:stop])
+                at = stop
                 if len(parts) > limits.FRAME_CALLS_MAX:
                     raise _too_many("calls", limits.FRAME_CALLS_MAX)
             elif key == 0x10:
@@ -95,6 +96,9 @@ def call_id_of(part: bytes) -> int:
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    value = raw[at]
+    if value < 0x80:
+        return value, at + 1
     value = shift = 0
     while shift < 64:
         byte = raw[at]

@@ -64,13 +64,13 @@ def fill_thread(message: "OneThread", thread: ThreadKey) -> None:
 
 def put_of(
     message: "PutMessage", kind: Kind
-) -> tuple[ThreadKey, Event, bytes | None, tuple[NewBlob | Growth, ...]]:
-    """Thread, event, digest and blobs of a put of that kind."""
-    event = event_of(message.event)
+) -> tuple[ThreadKey, Event, bytes, bytes | None, tuple[NewBlob | Growth, ...]]:
+    """Thread, event, its canonical bytes, digest and blobs of a put of that kind."""
+    event, packed = event_of(message.event)
     if event.kind is not kind:
         wanted = "a checkpoint" if kind is Kind.CHECKPOINT else "a write set"
         raise invalid("event.content", f"is not {wanted}, which this call stores.")
-    return thread_of(message), event, digest_of(message.event), blobs_of(message.blobs)
+    return thread_of(message), event, packed, digest_of(message.event), blobs_of(message.blobs)
 
 
 def fill_put(
