@@ -48,6 +48,10 @@ AHEAD_BYTES: Final = 64 * limits.KIB
 """A record or value above this is written before the batch, in requests of its own. Larger: a
 batch may be more than a member takes at once. Smaller: more requests for a put."""
 
+TOGETHER_MAX: Final = 128
+"""Puts of one thread in a batch. Larger: one request keeps a member's worker for longer. Smaller:
+the tasks of one superstep wait for more batches, one after the other."""
+
 WAITING_MAX: Final = 512
 """Puts of one thread that wait. Beyond it they are refused: an engine that is away must not fill
 the router's memory, where they stay until their outcome is known."""
@@ -136,7 +140,7 @@ class Writing:
         if rounds is None:
             rounds = self._rounds[place.thread] = Gather(
                 lambda appends: self._write(place, appends),
-                most=limits.GROUP_PUTS_MAX,
+                most=TOGETHER_MAX,
                 size_max=limits.GROUP_BYTES_MAX,
             )
         return rounds
