@@ -1,12 +1,12 @@
 """What a router keeps in memory of a thread: bounded, and gone with what it belongs to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
 
 from checkpoint_router.core import limits
-from checkpoint_router.core.answers import PruneStrategy
+from checkpoint_router.core.answers import ListQuery, PruneStrategy
 from checkpoint_router.core.ids import EventId, ThreadKey
 from checkpoint_router.core.records import Header
 from checkpoint_router.engine.engine import Engine
@@ -20,6 +20,12 @@ class Counting(MemoryStorage):
     """Memory that counts how often its records are asked for. (A fake: no engine counts.)"""
 
     asked = 0
+
+    async def events(
+        self, thread: ThreadKey, gen: int, ids: Sequence[EventId]
+    ) -> Mapping[EventId, bytes]:
+        self.asked += 1
+        return await super().events(thread, gen, ids)
 
     async def records(
         self, thread: ThreadKey, gen: int, ids: Sequence[EventId], budget_bytes: int
@@ -69,6 +75,19 @@ async def test_a_read_after_a_put_does_not_ask_the_storage(
     found = await engine.get_tuple(b.THREAD, "", None, None, deadline=deadline())
     assert found.tuple is not None
     assert dict(found.blobs) == {x.hash: x.value for x in [b.new_blob("value 1")]}
+    assert storage.asked == before
+
+
+async def test_a_list_after_puts_asks_the_storage_for_no_record(
+    engine: Engine, storage: Counting
+) -> None:
+    for index in (1, 2):
+        await put(engine, index)
+    before = storage.asked
+    tenant, thread = b.THREAD.tenant, b.THREAD.thread
+    query = ListQuery(tenant=tenant, thread=thread, ns=None, checkpoint_id=None, before=None)
+    page = await engine.list_tuples(query, deadline=deadline())
+    assert len(page.listed) == 2
     assert storage.asked == before
 
 

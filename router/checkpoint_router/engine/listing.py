@@ -136,10 +136,10 @@ class Listing:
         lineage: Lineage | None,
     ) -> list[Listed]:
         history = state.history
-        shown = [view.by_id(history, ns, cid, lineage) for cid, ns in names]
-        tuples: list[CheckpointTuple] = await self._reading.tuples(
-            history, [s for s in shown if s is not None]
-        )
+        found = (view.by_id(history, ns, cid, lineage) for cid, ns in names)
+        shown = [s for s in found if s is not None]
+        recent = state.recent.events([i for s in shown for i in (s.checkpoint.id, *s.writes)])
+        tuples: list[CheckpointTuple] = await self._reading.tuples(history, shown, recent)
         clock = self._shard.clock(history)
         return [
             Listed(thread=history.thread.thread, tuple=one, clock=clock)
