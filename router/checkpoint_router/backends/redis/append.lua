@@ -2,11 +2,6 @@
 -- values, or values alone. All looks of a step come before its first change. Events are written
 -- when all steps are decided: until then what they change is in `events` and the lists.
 
--- Foreign keys of another type must fail now, not between two changes.
-for _, key in ipairs({EVENTS, RECORDS, MEMBERS, ROWS, VALUES}) do call('HLEN', key) end
-for _, key in ipairs({BY_LEAF, BY_ID, BY_RUN, NAMES}) do call('ZCARD', key) end
-local length = call('LLEN', LOG)
-
 local gen = live_gen()
 local inc, seq = slot_state()
 local counts = call('HMGET', COUNTS, q.actor, 'live')
@@ -14,22 +9,48 @@ local before, live_before = tonumber(counts[1] or 0), tonumber(counts[2] or 0)
 if gen == q.gen and q.first > before + 1 then return {inc, seq, 'back', before} end
 -- Otherwise the sender does not know what it stored itself: nothing new is taken from it.
 local in_step = q.first == before + 1
-local stored, live, changed = before, live_before, false
-
--- Fields of EVENTS and ROWS, as the steps so far leave them; false if they are not there.
-local function remembered(key)
-  return setmetatable({}, {__index = function(fields, name)
-    local value = call('HGET', key, name)
-    fields[name] = value
-    return value
-  end})
-end
-local events, rows = remembered(EVENTS), remembered(ROWS)
+local length, stored, live, changed = call('LLEN', LOG), before, live_before, false
 
 local function pair(list, one, two)
   list[#list + 1] = one
   list[#list + 1] = two
 end
+
+-- Fields of EVENTS and ROWS, as the steps so far leave them; false if they are not there.
+local function remembered(key, names)
+  local fields = {}
+  for i = 1, #names, 1000 do
+    local last = math.min(i + 999, #names)
+    local values = call('HMGET', key, unpack(names, i, last))
+    for j = i, last do fields[names[j]] = values[j - i + 1] end
+  end
+  return setmetatable(fields, {__index = function(_, name)
+    local value = call('HGET', key, name)
+    fields[name] = value
+    return value
+  end})
+end
+
+-- What all steps will look at, in one look; for what else one of them does, it looks itself.
+local places_of, named, listed = {}, {}, false
+for _, step in ipairs(q.steps) do
+  for _, hash in ipairs(step.names or {}) do named[#named + 1] = hash end
+  if step.segment then
+    pair(places_of, 'e' .. step.segment .. step.index, 'g' .. step.segment)
+    places_of[#places_of + 1] = 'e' .. step.segment .. (step.index + 1)
+    listed = listed or step.cid
+  end
+end
+local events, rows = remembered(EVENTS, places_of), remembered(ROWS, named)
+
+-- Foreign keys of another type must fail now, not between two changes: those that were not read.
+for _, key in ipairs({RECORDS, VALUES}) do call('HLEN', key) end
+if listed then
+  call('HLEN', MEMBERS)
+  for _, key in ipairs({BY_ID, BY_RUN}) do call('ZCARD', key) end
+end
+if before == 0 then call('ZCARD', BY_LEAF) end
+if live == 0 then call('ZCARD', NAMES) end
 
 local function write(command, key, words)
   -- As many as fit on the stack; pairs stay together.
