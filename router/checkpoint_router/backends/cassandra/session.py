@@ -199,6 +199,7 @@ class Session:
             response = self._open_driver.execute_async(what)
         except RouterError as e:
             answer.set_exception(e)
+            answer.exception()  # As in `_fail`.
             return answer
         asked = _Asked(self._home, response, answer)
         response.add_callbacks(asked.answered, asked.failed)
