@@ -52,6 +52,11 @@ _ELSEWHERE: Final = (
 )  # fmt: skip
 """What a member of a cluster answers that did nothing."""
 
+_GONE: Final = (
+    OSError, exceptions.ConnectionError, exceptions.TimeoutError, exceptions.RedisClusterException
+)  # fmt: skip
+"""Of a member of a cluster that may have been replaced, or a slot that is nobody's."""
+
 _Seen = tuple[bytes, int]
 """The incarnation of a slot, and how many writes it counts."""
 
@@ -109,7 +114,7 @@ class Link:
     @property
     def _open(self) -> Any:
         if self._client is None:
-            raise Unavailable("the storage is closed. Nothing was written or read.")
+            raise _closed()
         return self._client
 
     async def do(self, method: str, *args: Any) -> Any:
@@ -174,7 +179,7 @@ class Link:
                 return await wire.ask("EVAL", script.text, *args)
         except _ELSEWHERE:
             return await client.eval(script.text, *args)
-        except (OSError, exceptions.ConnectionError, exceptions.TimeoutError):
+        except _GONE:
             if self.clustered:
                 await client.aclose()  # Another member may have its slots by now: ask for them.
             raise
@@ -194,7 +199,16 @@ class Link:
             db = 0 if self.clustered else place.db
             making = self._making[at] = asyncio.create_task(connect(place, at[0], at[1], db))
             making.add_done_callback(lambda _: self._making.pop(at))
-        wire = self._wires[at] = await asyncio.shield(making)
+        try:
+            wire = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            if making.cancelled():
+                raise _closed() from None
+            raise
+        if client is not self._client:
+            wire.close()
+            raise _closed()
+        self._wires[at] = wire
         return wire
 
     def _compare(self, slot: bytes, before: _Seen | None, found: _Seen) -> bool:
@@ -235,6 +249,10 @@ class Link:
             f"call may be repeated and then has the effect of one.",
             redis=kind,
         )
+
+
+def _closed() -> Unavailable:
+    return Unavailable("the storage is closed. Nothing was written or read.")
 
 
 def _is_rubbish(error: Exception) -> bool:
