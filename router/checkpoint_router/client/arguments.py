@@ -49,6 +49,8 @@ def names_of(config: Any) -> Names:
 
 def checked_mapping(what: str, value: Any, *, optional: bool = False) -> Mapping[str, Any]:
     """`value` if it is a mapping; an empty one for None where it is optional."""
+    if type(value) is dict:
+        return value
     if value is None and optional:
         return {}
     if not isinstance(value, Mapping):
@@ -65,9 +67,11 @@ def checked_key(what: str, value: Mapping[str, Any], key: str) -> Any:
 
 def id_text(what: str, value: Any, *, empty: bool = False) -> str:
     """An id as text. Raises InvalidArgument or LimitExceeded, saying what is wrong with it."""
+    if isinstance(value, str):
+        return checked_id(what, value, empty=empty)
     if isinstance(value, int | UUID) and not isinstance(value, bool):
         value = str(value)
-    elif not isinstance(value, str):
+    else:
         raise _wrong(what, "text", value)
     return checked_id(what, value, empty=empty)
 

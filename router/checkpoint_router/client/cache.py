@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 
+import msgspec
 import xxhash
 
 from checkpoint_router.core import growing
@@ -25,15 +26,12 @@ _ENTRY_BYTES = 1024
 """What an entry counts for beside its value: its key, its hasher, its places in the tables."""
 
 
-class _Entry:
+class _Entry(msgspec.Struct, gc=False):
     """A value, and once it was asked for what shows that it is still the same."""
 
-    __slots__ = ("check", "named", "value")
-
-    def __init__(self, value: Typed) -> None:
-        self.value = value
-        self.named: Named | None = None
-        self.check = 0
+    value: Typed
+    named: Named | None = None
+    check: int = 0
 
     def checked(self, hash: bytes) -> Named | None:
         """The value, unless it is not (or no longer) the one of that name."""
@@ -41,14 +39,10 @@ class _Entry:
             made = growing.named(self.value)
             if made.hash != hash:
                 return None
-            self.know(made)
+            self.named = made
+            self.check = xxhash.xxh3_64_intdigest(made.value.data)
             return made
         return self.named if xxhash.xxh3_64_intdigest(self.value.data) == self.check else None
-
-    def know(self, named: Named) -> None:
-        """Its name was made from its bytes."""
-        self.check = xxhash.xxh3_64_intdigest(self.value.data)
-        self.named = named
 
 
 class Cache:
@@ -77,11 +71,12 @@ class Cache:
         """A value of a thread by its name."""
         if hash is None:
             return None
+        key = thread, hash
         with self._lock:
-            entry = self._entries.get((thread, hash))
+            entry = self._entries.get(key)
             if entry is None:
                 return None
-            self._entries.move_to_end((thread, hash))
+            self._entries.move_to_end(key)
         found = entry.checked(hash)
         if found is None:
             with self._lock:
@@ -106,12 +101,12 @@ class Cache:
         """Takes a value that was named here; the older one that it continues makes room."""
         if not self._size_bytes:
             return
-        entry = _Entry(named.value)
-        entry.know(named)
+        entry = _Entry(named.value, named, xxhash.xxh3_64_intdigest(named.value.data))
         with self._lock:
             if replaces is not None:
                 self._drop(thread, replaces)
-            self._drop(thread, named.hash)
+            if (thread, named.hash) in self._entries:
+                self._drop(thread, named.hash)
             self._insert(thread, named.hash, entry)
 
     def new_blob(self, thread: str, value: Typed, continues: bytes | None) -> NewBlob:
@@ -147,7 +142,10 @@ class Cache:
         if size > self._size_bytes:
             return
         self._entries[thread, hash] = entry
-        self._threads.setdefault(thread, set()).add(hash)
+        of_thread = self._threads.get(thread)
+        if of_thread is None:
+            of_thread = self._threads[thread] = set()
+        of_thread.add(hash)
         self._held_bytes += size
         while self._held_bytes > self._size_bytes:
             self._drop(*next(iter(self._entries)))

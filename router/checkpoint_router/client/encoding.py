@@ -63,6 +63,8 @@ _PATH_PARTS_MAX: Final = 32
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 """Half of a pair: no text that UTF-8 can say."""
 
+_ENCODED: Final = json.JSONEncoder(separators=(",", ":")).encode
+
 _PLAIN: Final = (str, int, float, bool, type(None))
 
 
@@ -95,31 +97,32 @@ def encode_checkpoint(
     manifest: list[ChannelEntry] = []
     blobs: list[NewBlob] = []
 
-    def named(channel: str) -> Content:
-        where = f"channel {channel!r}"
-        previous = None if known is None else known.previous(names.ns, channel)
+    def serialised(channel: str, last: ChannelEntry | None) -> Content:
+        before = None if last is None else last.content
         content, blob = _content(
-            serde, values[channel], where, _MANIFEST_INLINE_BYTES, previous, name
-        )
+            serde, values[channel], _MANIFEST_INLINE_BYTES, name,
+            before.hash if type(before) is Blob else None, "channel {!r}", channel,
+        )  # fmt: skip
         if blob is not None:
             blobs.append(blob)
         return content
 
     for channel, version in versions.items():
         _checked_version(channel, version)
-        content: Content = EMPTY if channel in new_versions else BY_VERSION
-        remembered = None
-        if known is not None and channel not in new_versions:
-            remembered = known.remembered(names.ns, channel, version)
-        if remembered is not None:
-            content = remembered
+        last = None if known is None else known.last(names.ns, channel)
+        content: Content
+        if last is not None and channel not in new_versions and last.version == version:
+            content = last.content
         elif channel in values:
-            content = named(channel)
+            content = serialised(channel, last)
+        else:
+            content = EMPTY if channel in new_versions else BY_VERSION
         manifest.append(ChannelEntry(checked_id("channel", channel, empty=True), version, content))
     for channel in values:
         if channel not in versions:  # no peer's graph makes these, but a user's put may
             checked_id("channel", channel, empty=True)
-            manifest.append(ChannelEntry(channel, None, named(channel)))
+            last = None if known is None else known.last(names.ns, channel)
+            manifest.append(ChannelEntry(channel, None, serialised(channel, last)))
     body = {k: v for k, v in checkpoint.items() if k not in _APART}
     return Encoded(
         Checkpoint(
@@ -143,8 +146,16 @@ def encode_writes(
     rows: list[WriteRow] = []
     blobs: list[NewBlob] = []
     for at, (channel, value) in enumerate(writes):
-        where = f"write {at} to channel {channel!r}"
-        content, blob = _content(serde, value, where, _WRITES_INLINE_BYTES, None, _named)
+        content, blob = _content(
+            serde,
+            value,
+            _WRITES_INLINE_BYTES,
+            _named,
+            None,
+            "write {} to channel {!r}",
+            at,
+            channel,
+        )
         if blob is not None:
             blobs.append(blob)
         checked_id("channel", channel, empty=True)
@@ -160,7 +171,7 @@ def encode_metadata(
     for key, value in metadata.items():
         checked_id("metadata key", key, empty=True)
         text = _json(value)
-        typed = _typed(serde, value, f"metadata key {key!r}") if text is None else text
+        typed = _typed(serde, value, "metadata key {!r}", key) if text is None else text
         out.append(MetadataEntry(key, typed))
     return tuple(out)
 
@@ -198,7 +209,7 @@ def decode_tuple(
             versions[entry.channel] = entry.version
         typed = _value(entry.content, blobs)
         if typed is not None:
-            values[entry.channel] = _loaded(serde, typed, f"channel {entry.channel!r}")
+            values[entry.channel] = _loaded(serde, typed, "channel {!r}", entry.channel)
     checkpoint["channel_values"] = values
     checkpoint["channel_versions"] = versions
     return CheckpointTuple(
@@ -231,7 +242,7 @@ def _decoded(
     serde: SerializerProtocol, content: Content, blobs: Mapping[bytes, Typed], channel: str
 ) -> Any:
     typed = _value(content, blobs)
-    return None if typed is None else _loaded(serde, typed, f"channel {channel!r}")
+    return None if typed is None else _loaded(serde, typed, "channel {!r}", channel)
 
 
 def decode_metadata(serde: SerializerProtocol, metadata: Sequence[MetadataEntry]) -> dict[str, Any]:
@@ -239,7 +250,7 @@ def decode_metadata(serde: SerializerProtocol, metadata: Sequence[MetadataEntry]
     return {
         m.key: json.loads(m.value)
         if isinstance(m.value, str)
-        else _loaded(serde, m.value, f"metadata key {m.key!r}")
+        else _loaded(serde, m.value, "metadata key {!r}", m.key)
         for m in metadata
     }
 
@@ -248,7 +259,9 @@ def _json(value: Any) -> str | None:
     """`value` as JSON; None where JSON does not give it back, or cannot: it is in itself, too
     deep, or a number that is too long."""
     try:
-        return json.dumps(value, separators=(",", ":")) if is_json(value) else None
+        if type(value) is int:
+            return str(value)
+        return _ENCODED(value) if is_json(value) else None
     except (RecursionError, ValueError):
         return None
 
@@ -285,17 +298,20 @@ def _named(value: Typed, continues: bytes | None) -> NewBlob:
 def _content(
     serde: SerializerProtocol,
     value: Any,
-    where: str,
     inline_bytes: int,
-    continues: bytes | None,
     name: Name,
+    continues: bytes | None,
+    where: str,
+    *parts: Any,
 ) -> tuple[Content, NewBlob | None]:
-    typed = _typed(serde, value, where)
-    if len(typed.data) <= inline_bytes:
+    typed = _typed(serde, value, where, *parts)
+    size = len(typed.data)
+    if size <= inline_bytes:
         return typed, None
-    if len(typed.data) > limits.BLOB_BYTES_MAX:
+    if size > limits.BLOB_BYTES_MAX:
+        where = where.format(*parts)
         raise LimitExceeded(
-            f"{where} has {len(typed.data):,} bytes when serialised; the limit is "
+            f"{where} has {size:,} bytes when serialised; the limit is "
             f"{limits.BLOB_BYTES_MAX:,}. Nothing was written. Keep large documents elsewhere and "
             f"their addresses in the state.",
             field=where,
@@ -304,14 +320,15 @@ def _content(
     return Blob(blob.hash), blob
 
 
-def _typed(serde: SerializerProtocol, value: Any, where: str) -> Typed:
+def _typed(serde: SerializerProtocol, value: Any, where: str, *parts: Any) -> Typed:
+    """`value` through the serialiser; `where` is written out only where that fails."""
     try:
         tag, data = serde.dumps_typed(value)
     except Exception as e:
-        path = _failing_path(serde, value)
+        where = where.format(*parts) + _failing_path(serde, value)
         raise SerialisationError(
-            f"{where}{path} cannot be serialised: {type(e).__name__}: {e}. Nothing was written.",
-            field=where + path,
+            f"{where} cannot be serialised: {type(e).__name__}: {e}. Nothing was written.",
+            field=where,
         ) from e
     return Typed(tag, bytes(data))
 
@@ -338,10 +355,11 @@ def _failing_path(serde: SerializerProtocol, value: Any, depth: int = 0) -> str:
     return ""
 
 
-def _loaded(serde: SerializerProtocol, typed: Typed, where: str) -> Any:
+def _loaded(serde: SerializerProtocol, typed: Typed, where: str, *parts: Any) -> Any:
     try:
         return serde.loads_typed((typed.tag, typed.data))
     except Exception as e:
+        where = where.format(*parts)
         raise SerialisationError(
             f"{where} (type {typed.tag!r}, {len(typed.data)} bytes) cannot be read back: "
             f"{type(e).__name__}: {e}. What is stored is unchanged; use the serialiser that "
@@ -369,7 +387,8 @@ def config_of(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:
 
 def _checked_version(channel: str, version: Any) -> None:
     if type(version) is str and len(version) <= limits.TYPE_BYTES_MAX:
-        encoded(f"the version of channel {channel!r:.100}", version)
+        if not version.isascii():
+            encoded(f"the version of channel {channel!r:.100}", version)
         return
     if type(version) is float or (type(version) is int and -(2**63) <= version < 2**63):
         return

@@ -25,12 +25,11 @@ from checkpoint_router.core.clock import Ranges, with_index
 from checkpoint_router.core.ids import SEGMENT_BYTES, EventId, SegmentId
 from checkpoint_router.core.records import (
     Blob,
+    ChannelEntry,
     Checkpoint,
-    Content,
     Event,
     Header,
     Typed,
-    Version,
     WriteSet,
 )
 
@@ -105,7 +104,7 @@ class Run:
     _header_known: bool = False
     _carried: tuple[EventId, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _values: dict[tuple[str, str], tuple[Version, Content]] = field(default_factory=dict)
+    _values: dict[tuple[str, str], ChannelEntry] = field(default_factory=dict)
 
     def carrier(self) -> str:
         """The thread id that bears this run."""
@@ -173,29 +172,24 @@ class Run:
         """What each channel held when it was last read or written, so that a value that did not
         change need not be serialised again."""
         with self._lock:
+            values = self._values
             for entry in checkpoint.manifest:
-                if isinstance(entry.content, Typed | Blob):
-                    if len(self._values) >= _VALUES_MAX:
-                        del self._values[next(iter(self._values))]
-                    self._values[ns, entry.channel] = entry.version, entry.content
+                if type(entry.content) is Typed or type(entry.content) is Blob:
+                    if len(values) >= _VALUES_MAX:
+                        del values[next(iter(values))]
+                    values[ns, entry.channel] = entry
 
-    def remembered(self, ns: str, channel: str, version: Version) -> Content | None:
-        """What `learn` was told last, if it was of that version."""
-        known, content = self._values.get((ns, channel), (None, None))
-        return content if known == version else None
-
-    def previous(self, ns: str, channel: str) -> bytes | None:
-        """The blob that the channel held last: a new value may continue it."""
-        _, content = self._values.get((ns, channel), (None, None))
-        return content.hash if isinstance(content, Blob) else None
+    def last(self, ns: str, channel: str) -> ChannelEntry | None:
+        """What `learn` was told last of a channel."""
+        return self._values.get((ns, channel))
 
     def held(self, ns: str) -> list[tuple[str, bytes]]:
         """Each channel of a namespace whose value is a blob, with that."""
         with self._lock:
             return [
-                (channel, content.hash)
-                for (of, channel), (_, content) in self._values.items()
-                if of == ns and isinstance(content, Blob)
+                (channel, entry.content.hash)
+                for (of, channel), entry in self._values.items()
+                if of == ns and isinstance(entry.content, Blob)
             ]
 
     def forget_values(self) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
@@ -74,9 +75,7 @@ class Writing:
         names = names_of(config)
         whole = checked_mapping("the checkpoint", checkpoint)
         cid = checked_id("checkpoint id", checked_key("the checkpoint", whole, "id"))
-
-        def name(value: records.Typed, continues: bytes | None) -> NewBlob:
-            return self._sessions.cache.new_blob(names.thread, value, continues)
+        name = partial(self._sessions.cache.new_blob, names.thread)
 
         def encode(known: Run | None) -> Encoded:
             return encoding.encode_checkpoint(

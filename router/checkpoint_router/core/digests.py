@@ -1,5 +1,6 @@
 """Names by content: blobs, events, conflicts, copies. BLAKE2b throughout, keyed by purpose."""
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -42,18 +43,20 @@ def blob_hash(tag: str, value: bytes) -> bytes:
 
 def body_hasher(tag: str, body: bytes | memoryview) -> "blake2b":
     """The hasher of a value's type and body: a copy of it goes on with the body of a longer one."""
-    name = tag.encode("utf-8", "surrogatepass")
-    h = blake2b(digest_size=32, person=_BLOB)
-    h.update(len(name).to_bytes(4, "big"))
-    h.update(name)
+    h = _tag_hasher(tag).copy()
     h.update(body)
     return h
 
 
+@lru_cache(maxsize=64)
+def _tag_hasher(tag: str) -> "blake2b":
+    name = tag.encode("utf-8", "surrogatepass")
+    return blake2b(len(name).to_bytes(4, "big") + name, digest_size=32, person=_BLOB)
+
+
 def blob_name(hasher: "blake2b", head: bytes) -> bytes:
     """The name of the value with this head whose body `hasher` was given; uses the hasher up."""
-    hasher.update(head)
-    hasher.update(bytes((len(head),)))
+    hasher.update(head + bytes((len(head),)))
     return hasher.digest()
 
 

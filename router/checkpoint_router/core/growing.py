@@ -29,7 +29,7 @@ _BLOCK_MIN: Final = 1 * KIB
 """Bytes within which the end of what two values share is not looked for."""
 
 
-class Named(msgspec.Struct, frozen=True, kw_only=True):
+class Named(msgspec.Struct, frozen=True, gc=False):
     """A value whose name was made from its bytes, here."""
 
     hash: bytes
@@ -56,7 +56,7 @@ def named(value: Typed, base: Named | None = None) -> Named:
         hasher = base.hasher.copy()
         hasher.update(body[base.keep :])
     name = blob_name(hasher.copy(), value.data[:cut])
-    return Named(hash=name, value=value, cut=cut, hasher=hasher)
+    return Named(name, value, cut, hasher)
 
 
 def shared(base: Named, value: Typed) -> int:
