@@ -5,6 +5,7 @@ writer; a verb that reads runs on one of a few threads, each with a connection o
 """
 
 import asyncio
+import contextlib
 import secrets
 import sqlite3
 import threading
@@ -13,14 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
-from checkpoint_router.backends.sqlite import facts, reader, schema
+from checkpoint_router.backends.sqlite import facts, reader, schema, space
 from checkpoint_router.backends.sqlite.faults import fault, naming
 from checkpoint_router.backends.sqlite.lock import Lock
 from checkpoint_router.backends.sqlite.mark import Gap, MarkFile, compare
 from checkpoint_router.backends.sqlite.watch import Watch, full
 from checkpoint_router.backends.sqlite.writer import Writer
 from checkpoint_router.core.answers import NewBlob
-from checkpoint_router.core.errors import Refused, Unavailable
+from checkpoint_router.core.errors import Refused, RouterError, Unavailable
 from checkpoint_router.core.ids import EventId, ThreadKey
 from checkpoint_router.core.token import KEY_BYTES
 from checkpoint_router.storage.port import (
@@ -53,8 +54,10 @@ class SqliteStorage:
         self._mark = MarkFile(self.directory / "shard-0.mark")
         self._watch = Watch(self.directory)
         self._writer: Writer | None = None
+        self._giving_back: asyncio.Task[None] | None = None
         self._readers = ThreadPoolExecutor(1)
         self._checkpointer = ThreadPoolExecutor(1)
+        self._checkpoints: sqlite3.Connection
         self._connections: list[sqlite3.Connection] = []
         self._local = threading.local()
         self._key = b""
@@ -93,6 +96,7 @@ class SqliteStorage:
         def wal_is_large() -> None:
             self._checkpointer.submit(_copy_wal, checkpoints, writer)
 
+        self._checkpoints = checkpoints
         writer = Writer(conn, self._mark, self._watch, asyncio.get_running_loop(), wal_is_large)
         writer.start()
         self._watch.begin(self._lock.file, self.file, Path(f"{self.file.resolve()}-wal"))
@@ -100,6 +104,8 @@ class SqliteStorage:
 
     async def close(self) -> None:
         writer, self._writer = self._writer, None
+        if self._giving_back is not None:
+            self._giving_back.cancel()
         if writer is not None:
             await writer.stop()
             await asyncio.to_thread(self._readers.shutdown)
@@ -144,9 +150,12 @@ class SqliteStorage:
         writer = self._open_writer
         gap = [] if self.gap is None else [self.gap.text]
         alarms = (*self._watch.alarms(), *gap, *writer.alarms)
-        # On the writer's connection, whose settings count, but not in its queue: it is asked for
+        # On a connection that is open since the start, and waits for no write: this is asked for
         # when nothing can be written, too.
-        return await self._run(lambda: facts.read(writer.conn, self.file, alarms))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._checkpointer,
+            lambda: facts.read(self._checkpoints, writer.conn, self.file, alarms),
+        )
 
     # Writing ---------------------------------------------------------------------------------
 
@@ -156,6 +165,7 @@ class SqliteStorage:
             thread=append.thread,
             record=f"event {append.entry.id}",
             bytes=len(append.packed) + _bytes(append.blobs),
+            small=True,
         )
 
     async def put_blobs(self, thread: ThreadKey, gen: int, blobs: Sequence[NewBlob]) -> bool:
@@ -167,18 +177,37 @@ class SqliteStorage:
         )
 
     async def delete(self, thread: ThreadKey, gen: int | None, operation: bytes = b"") -> int:
-        return await self._open_writer.do(
+        live = await self._open_writer.do(
             lambda changes: changes.delete(thread, gen, operation),
             thread=thread,
             record=f"the delete of generation {'now live' if gen is None else gen}",
         )
+        self._removed()
+        return live
 
     async def erase(self, erase: Erase) -> bool:
-        return await self._open_writer.do(
+        erased = await self._open_writer.do(
             lambda changes: changes.erase(erase),
             thread=erase.thread,
             record=f"a prune of {len(erase.events)} events",
         )
+        self._removed()
+        return erased
+
+    def _removed(self) -> None:
+        if self._giving_back is None or self._giving_back.done():
+            self._giving_back = asyncio.create_task(self._give_back())
+
+    async def _give_back(self) -> None:
+        # What fails here is said where it matters, and tried again after the next removal.
+        with contextlib.suppress(RouterError):
+            writer = self._open_writer
+            if await writer.do(lambda _: space.much_is_free(writer.conn)):
+                while await writer.do(
+                    lambda _: space.give_back(writer.conn), bytes=space.BYTES_AT_ONCE
+                ):
+                    pass
+                writer.copy_wal()
 
     # Reading ---------------------------------------------------------------------------------
 

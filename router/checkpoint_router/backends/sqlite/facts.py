@@ -14,10 +14,13 @@ _VOLATILE: Final = {"tmpfs", "ramfs"}
 _REMOTE: Final = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "glusterfs"}
 
 
-def read(conn: sqlite3.Connection, file: Path, alarms: Sequence[str]) -> Facts:
-    """The facts of the writer's own connection."""
+def read(
+    conn: sqlite3.Connection, writer: sqlite3.Connection, file: Path, alarms: Sequence[str]
+) -> Facts:
+    """The facts of the file that both have open. `writer` is only asked what is its own and costs
+    it nothing: it could not commit while it is asked for its journal."""
+    synchronous = int(writer.execute("PRAGMA synchronous").fetchone()[0])
     journal = str(conn.execute("PRAGMA journal_mode").fetchone()[0])
-    synchronous = int(conn.execute("PRAGMA synchronous").fetchone()[0])
     filesystem = _filesystem(file)
     wal = file.with_name(file.name + "-wal")
     space = space_of(file.parent)

@@ -95,6 +95,7 @@ def prepare(conn: sqlite3.Connection, file: Path, steps: Sequence[str] = MIGRATI
         )
     if not found:
         conn.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        conn.execute("PRAGMA auto_vacuum = INCREMENTAL")  # see `space`
     set_durable(conn)
     for number in range(found, len(steps)):
         _step(conn, number + 1, steps[number])

@@ -1,7 +1,9 @@
-"""The one thread that writes: group commit, and what a failure in a group means for each call.
+"""The one who writes: group commit, and what a failure in a group means for each call.
 
-Owner: the thread owns the connection, `Changes` and the commit number. The loop hands it jobs
-and gets one answer per group of them, after the commit is on disk and marked.
+Owner: a thread of its own has the connection, `Changes` and the commit number. The loop hands it
+jobs and gets one answer per group of them, after the commit is on disk and marked. While the thread
+has nothing to do, the disk syncs quickly and the job is a small one, the loop does it itself: to
+wake a thread and be woken by it takes longer than such a commit.
 
 Rules: a group is all that waits, at most `GROUP_PUTS_MAX` jobs or `GROUP_BYTES_MAX` bytes. If a
 job fails, the transaction is rolled back and each job of the group is done again alone, so a
@@ -14,10 +16,12 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from checkpoint_router.backends.sqlite.changes import Changes, WentBack
 from checkpoint_router.backends.sqlite.faults import fault
@@ -37,8 +41,18 @@ WAL_BYTES_MAX: Final = 16 * limits.MIB
 through more of the log. Smaller: hot pages are copied more often."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+SMALL_JOBS: Final = 2
+SMALL_BYTES: Final = 64 * limits.KIB
+"""What the loop may write by itself: a millisecond of statements at the most."""
+
+QUICK_SECONDS: Final = 0.001
+"""A disk is quick while its commits take less: while the loop waits for one, it answers nobody."""
+
+_OF_THE_LAST: Final = 1 / 8
+"""What the last commit counts for in the time that one takes, unless it took longer."""
+
+
+class Job(msgspec.Struct, kw_only=True, gc=False):
     """One verb's work in a transaction."""
 
     work: Callable[[Changes], Any]
@@ -46,6 +60,7 @@ class Job:
     record: object
     """What an error names."""
     bytes: int
+    small: bool
     answer: asyncio.Future[Any]
 
 
@@ -77,8 +92,12 @@ class Writer:
         when it is full."""
         self._written = 0
         self._wal_is_copied = threading.Event()
+        self._commit_seconds = 0.0
+        """About what a commit takes lately."""
         self._coming: list[Job] = []
         """Of this turn of the loop."""
+        self._handed = 0
+        """Jobs that the thread has: while there are any, all else is the thread's."""
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._stopped = False
@@ -94,6 +113,10 @@ class Writer:
         self.conn.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
         self._new_actor()
         self._thread.start()
+
+    def copy_wal(self) -> None:
+        """Has the log copied into the file, soon."""
+        self._wal_is_large()
 
     def wal_is_copied(self) -> None:
         """Somebody copied the log into the file, but for what was written meanwhile."""
@@ -114,8 +137,10 @@ class Writer:
         thread: ThreadKey | None = None,
         record: object = "the database",
         bytes: int = 0,
+        small: bool = False,
     ) -> T:
-        """What `work` returns, durable. Raises what it raises, or Unavailable."""
+        """What `work` returns, durable. Raises what it raises, or Unavailable. `small`: what it
+        does is bounded by its bytes."""
         if self._stopped:
             raise Unavailable("the storage is closed. Nothing was written.")
         self._watch.refuse_lost()
@@ -124,6 +149,7 @@ class Writer:
             thread=thread,
             record=record,
             bytes=bytes + JOB_BYTES,
+            small=small,
             answer=self._loop.create_future(),
         )
         self._coming.append(job)
@@ -135,9 +161,32 @@ class Writer:
         return answer
 
     def _hand_over(self) -> None:
-        for job in self._coming:
+        jobs, self._coming = self._coming, []
+        if self._is_for_the_loop(jobs):
+            self._answer(self._done(jobs))
+            return
+        self._handed += len(jobs)
+        for job in jobs:
             self._jobs.put(job)
-        self._coming.clear()
+
+    def _is_for_the_loop(self, jobs: list[Job]) -> bool:
+        return (
+            0 < len(jobs) <= SMALL_JOBS
+            and not self._handed
+            and self._commit_seconds < QUICK_SECONDS
+            and not self._wal_is_copied.is_set()
+            and all(job.small for job in jobs)
+            and sum(job.bytes for job in jobs) <= SMALL_BYTES
+        )
+
+    def _answer(self, outcomes: list[Outcome]) -> None:
+        for job, value, error in outcomes:
+            if job.answer.done():
+                continue
+            if error is None:
+                job.answer.set_result(value)
+            else:
+                job.answer.set_exception(error)
 
     # The thread ------------------------------------------------------------------------------
 
@@ -148,18 +197,28 @@ class Writer:
             if first is None:
                 return
             group, more = self._group(first)
-            if self._wal_is_copied.is_set():
-                self._finish_copy()
-            if self._changes.actor_is_full():
-                self._quietly(self._new_actor)
-            self._loop_call(self._outcomes(group))
-            self._count(group)
+            outcomes = self._done(group)
+            with contextlib.suppress(RuntimeError):
+                # Of a closed loop: nobody waits for the answers any more.
+                self._loop.call_soon_threadsafe(self._answer_handed, outcomes)
 
-    def _outcomes(self, group: list[Job]) -> list[Outcome]:
+    def _answer_handed(self, outcomes: list[Outcome]) -> None:
+        self._handed -= len(outcomes)
+        self._answer(outcomes)
+
+    # Either ----------------------------------------------------------------------------------
+
+    def _done(self, group: list[Job]) -> list[Outcome]:
+        if self._wal_is_copied.is_set():
+            self._finish_copy()
+        if self._changes.actor_is_full():
+            self._quietly(self._new_actor)
         try:
             return self._commit(group)
         except Exception as e:  # noqa: BLE001  (nobody would ever be answered again)
             return [(job, None, e) for job in group]
+        finally:
+            self._count(group)
 
     def _group(self, first: Job) -> tuple[list[Job], bool]:
         group, size = [first], first.bytes
@@ -202,11 +261,17 @@ class Writer:
         return outcomes
 
     def _end(self, *, changed: bool) -> None:
+        begun = time.perf_counter()
         self.conn.execute("COMMIT")
+        self._commit_took(time.perf_counter() - begun)
         self._changes.committed()
         if changed:
             self._count_commit()
         self._watch.committed(changed=changed)
+
+    def _commit_took(self, seconds: float) -> None:
+        lately = self._commit_seconds
+        self._commit_seconds = max(seconds, lately + (seconds - lately) * _OF_THE_LAST)
 
     def _count_commit(self) -> None:
         self._seq += 1
@@ -253,13 +318,6 @@ class Writer:
         self._wal_is_copied.clear()
         self._quietly(lambda: self.conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone())
 
-    def _loop_call(self, outcomes: list[Outcome]) -> None:
-        try:
-            self._loop.call_soon_threadsafe(_answer, outcomes)
-        except RuntimeError:
-            # The loop was closed: nobody waits for the answers any more.
-            return
-
     def _count(self, group: list[Job]) -> None:
         # Payload is written once, and pages of indices around it: about as much again. What a
         # removal writes depends on what it finds, so a log that grows is large as well.
@@ -270,16 +328,6 @@ class Writer:
         if self._written > WAL_BYTES_MAX or self._wal_bytes > max(before, WAL_BYTES_MAX):
             self._written = 0
             self._wal_is_large()
-
-
-def _answer(outcomes: list[Outcome]) -> None:
-    for job, value, error in outcomes:
-        if job.answer.done():
-            continue
-        if error is None:
-            job.answer.set_result(value)
-        else:
-            job.answer.set_exception(error)
 
 
 def _error(error: Exception, job: Job) -> Exception:
