@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from threading import current_thread
 
 import pytest
 
@@ -385,3 +386,24 @@ async def test_calls_of_one_transaction_see_what_those_before_them_stored(tmp_pa
             assert conn.execute(left).fetchone() == (0, 0)
         again = b.append(b.checkpoint_event("s3", gen=2, head=b.header(), blobs=[value]))
         assert await storage.append(again) == MissingBlobs((value.hash,))
+
+
+async def test_the_loop_writes_what_is_small_while_the_disk_is_quick_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    async with shard(tmp_path) as storage:
+        writer = storage._open_writer
+
+        async def who(*, small: bool = True, bytes: int = 0) -> str:
+            return await writer.do(lambda _: current_thread().name, small=small, bytes=bytes)
+
+        writer._commit_seconds = 0.0
+        assert await who() == current_thread().name
+        writer._commit_seconds = 0.0
+        assert await who(small=False) == "sqlite-writer"
+        assert await who(bytes=1 << 20) == "sqlite-writer"
+        writer._commit_seconds = 0.0
+        three = await asyncio.gather(who(), who(), who())
+        assert set(three) == {"sqlite-writer"}
+        writer._commit_seconds = 1.0
+        assert await who() == "sqlite-writer"

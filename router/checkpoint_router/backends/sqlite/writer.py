@@ -235,7 +235,7 @@ class Writer:
 
     def _commit(self, group: list[Job]) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        job = group[0]
+        job, begun = group[0], time.perf_counter()
         try:
             self.conn.execute("BEGIN IMMEDIATE")
             before = self.conn.total_changes
@@ -245,6 +245,7 @@ class Writer:
                 outcomes.append((job, job.work(self._changes), None))
             self._changes.finish()
         except Exception as e:  # noqa: BLE001  (each job gets its own; the thread must live)
+            self._commit_took(time.perf_counter() - begun)  # it may have waited for a lock
             self._roll_back()
             self._watch.failed(e)
             if isinstance(e, WentBack):
