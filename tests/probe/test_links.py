@@ -167,6 +167,16 @@ def test_a_call_that_is_never_answered_ends_at_its_deadline_and_the_router_is_to
     assert len(router.seen("stream")) == 1
 
 
+def test_each_of_several_calls_ends_at_its_own_deadline(half: Half) -> None:
+    _, short, shorter = (
+        half.start(key, "never", seconds=seconds)
+        for key, seconds in (("long", 10 * SECONDS_MAX), ("short", 0.6), ("shorter", 0.3))
+    )
+    for call in (shorter, short):
+        assert isinstance(call.exception(SECONDS_MAX), DeadlineExceeded)
+    assert half.call("next") == "next"
+
+
 def test_nobody_at_the_address_is_said_when_the_time_is_over(kind: str) -> None:
     port = unused_port()
     with half_of(kind, f"router://127.0.0.1:{port}") as half:

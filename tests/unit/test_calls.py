@@ -1,5 +1,6 @@
 """The table of unanswered calls: what is sent, sent again, cancelled and forgotten, without I/O."""
 
+import math
 from typing import Any
 
 import pytest
@@ -183,6 +184,18 @@ def test_a_broken_stream_sends_everything_unanswered_again_as_the_same_bytes_and
     ]
     assert table.answered(first, 2) is None  # the old stream is over; this cannot be its answer
     assert table.answered(second, 2) == "w2"
+
+
+def test_calls_whose_time_is_over_are_found_and_the_time_of_the_next_one() -> None:
+    table: CallTable[str] = CallTable()
+    for call_id, ends_at in enumerate((9.0, 3.0, 5.0), 1):
+        table.admit(call_id, call(call_id), f"w{call_id}", ends_at)
+    assert table.ended(2.9) == ([], 3.0)
+    assert table.ended(5.0) == (["w2", "w3"], 9.0)
+    table.give_up(1)
+    assert table.ended(1.0)[1] == 3.0
+    table.abandon_all()
+    assert table.ended(99.0) == ([], math.inf)
 
 
 def test_the_router_is_told_of_a_call_that_was_given_up_after_it_was_sent() -> None:

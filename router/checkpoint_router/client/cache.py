@@ -124,6 +124,8 @@ class Cache:
 
     def heard(self, thread: str, gen: int) -> None:
         """A router said which generation lives: values of another one are dropped."""
+        if self._gens.get(thread) == gen:
+            return
         with self._lock:
             if thread in self._threads and self._gens.setdefault(thread, gen) != gen:
                 for hash in tuple(self._threads[thread]):

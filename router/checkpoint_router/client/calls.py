@@ -9,11 +9,13 @@ done already, and answers as it did. A call that was answered or given up is for
 that comes later is dropped. At most CALLS_PER_STREAM_MAX calls are on one stream.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
+import msgspec
 from google.protobuf.message import Message
 
 from checkpoint_router.core import limits
@@ -33,20 +35,20 @@ _CALL_OVERHEAD_BYTES: Final = 64
 """At the most: ids, times, tags and lengths of a call that is alone in its frame."""
 
 _REQUESTS: Final = {
-    each.name: (each.number << 3 | 2, each.message_type.full_name)
+    each.name: (each.number << 3 | 2, getattr(v1, each.message_type.name))
     for each in v1.Call.DESCRIPTOR.oneofs_by_name["request"].fields
     if each.message_type
 }
-"""Name of a call: the tag of its request, and the request's type."""
+"""Name of a call: the tag of its request, and the request's class."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True, gc=False):
     """A call but for its id: its request is bytes from here on, so that no retry can differ."""
 
     name: str
+    head: bytes
+    """What stands between the call's times and its request."""
     request: bytes
-    traceparent: str = ""
 
     @classmethod
     def of(cls, name: str, request: Message, traceparent: str = "") -> "Prepared":
@@ -54,9 +56,10 @@ class Prepared:
         if it does not fit in a message."""
         if name not in _REQUESTS:
             raise TypeError(f"there is no call {name!r}; there are {', '.join(_REQUESTS)}")
-        wanted = _REQUESTS[name][1]
-        if request.DESCRIPTOR.full_name != wanted:
-            raise TypeError(f"{name} takes a {wanted}, not a {request.DESCRIPTOR.full_name}")
+        tag, wanted = _REQUESTS[name]
+        if type(request) is not wanted:
+            given = request.DESCRIPTOR.full_name
+            raise TypeError(f"{name} takes a {wanted.DESCRIPTOR.full_name}, not a {given}")
         data = request.SerializeToString()
         if len(data) + _CALL_OVERHEAD_BYTES + len(traceparent) > limits.MESSAGE_BYTES_MAX:
             raise LimitExceeded(
@@ -65,28 +68,27 @@ class Prepared:
                 f"state, or split them over several channels.",
                 call=name,
             )
-        return cls(name=name, request=data, traceparent=traceparent)
+        head = varint(tag) + varint(len(data))
+        if traceparent:
+            text = traceparent.encode()
+            head = b"".join((b"\x1a", varint(len(text)), text, head))
+        return cls(name, head, data)
 
     def encoded(self, call_id: int, seconds: float) -> bytes:
         """The bytes of the `Call`. By hand: a request that is put into a message is copied
         first, and a checkpoint may have megabytes."""
         millis = max(1, min(int(seconds * 1000), TIMEOUT_MS_MAX))
-        parts = [b"\x08", varint(call_id), b"\x10", varint(millis)]
-        if self.traceparent:
-            text = self.traceparent.encode()
-            parts += (b"\x1a", varint(len(text)), text)
-        parts += (varint(_REQUESTS[self.name][0]), varint(len(self.request)), self.request)
-        return b"".join(parts)
+        times = (b"\x08", varint(call_id), b"\x10", varint(millis))
+        return b"".join((*times, self.head, self.request))
 
 
 def varint(number: int) -> bytes:
     """`number` as protobuf writes it: seven bits a byte, the lowest first."""
-    out = bytearray()
-    while number > 0x7F:
-        out.append(0x80 | (number & 0x7F))
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+    if number < 0x80:
+        return bytes((number,))
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    return bytes((number & 0x7F | 0x80,)) + varint(number >> 7)
 
 
 def packed_cancels(call_ids: Iterable[int]) -> bytes:
@@ -99,6 +101,8 @@ def packed_cancels(call_ids: Iterable[int]) -> bytes:
 class _Call(Generic[W]):
     data: bytes
     waiter: W
+    ends_at: float
+    """By the link's clock."""
     stream: int = 0
     """The stream that carries it; 0 while it waits for one."""
 
@@ -148,10 +152,10 @@ class CallTable(Generic[W]):
         self.current = self._last
         return self._last
 
-    def admit(self, call_id: int, data: bytes, waiter: W) -> None:
+    def admit(self, call_id: int, data: bytes, waiter: W, ends_at: float = math.inf) -> None:
         """Takes a call in; its id was never used before."""
         assert call_id not in self._calls, "a call id was used twice"
-        self._calls[call_id] = _Call(data, waiter)
+        self._calls[call_id] = _Call(data, waiter, ends_at)
         self._waiting[call_id] = None
 
     def next_frame(self, stream: int) -> bytes | None:
@@ -194,6 +198,12 @@ class CallTable(Generic[W]):
         if call.stream:
             self._streams[call.stream].cancelled.append(call_id)
         return call.stream
+
+    def ended(self, now: float) -> tuple[list[W], float]:
+        """Who waits for a call whose time is over, and when the time of the next one will be."""
+        over = [call.waiter for call in self._calls.values() if call.ends_at <= now]
+        rest = (call.ends_at for call in self._calls.values() if call.ends_at > now)
+        return over, min(rest, default=math.inf)
 
     def retire(self, stream: int) -> None:
         """`stream` takes no new calls; those under way are still answered on it."""

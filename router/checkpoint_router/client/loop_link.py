@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import copy
 import itertools
+import math
 import random
 import threading
 import weakref
@@ -74,6 +75,9 @@ class LoopLink:
         self._opener: asyncio.Task[None] | None = None
         """The task that was started for the next stream and has not opened it yet."""
         self._closed: RouterError | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        """One for all calls: rings when the first of their times is over."""
+        self._alarm_at = math.inf
 
     @property
     def last_failure(self) -> str:
@@ -86,14 +90,18 @@ class LoopLink:
             raise copy.copy(self._closed)
         call_id = next(self._ids)
         waiter: asyncio.Future[v1.CallResult | None] = self.loop.create_future()
-        self._table.admit(call_id, prepared.encoded(call_id, seconds), waiter)
+        ends_at = self.loop.time() + seconds
+        self._table.admit(call_id, prepared.encoded(call_id, seconds), waiter, ends_at)
         self._press_on()
-        timer = end_later(waiter, seconds)
+        if ends_at < self._alarm_at:
+            self._set_alarm(ends_at)
+        result = None
         try:
-            return await waiter
+            result = await waiter
         finally:
-            timer.cancel()
-            self._give_up(call_id)
+            if result is None:
+                self._give_up(call_id)
+        return result
 
     def abandon(self, why: RouterError) -> None:
         """Ends the streams; calls under way, and later ones, raise `why`. Waits for nothing."""
@@ -104,6 +112,8 @@ class LoopLink:
             stream.cancel()
         if self._opener:
             self._opener.cancel()
+        if self._alarm:
+            self._alarm.cancel()
 
     async def close(self, why: RouterError) -> None:
         """As `abandon`, and waits until the channels are closed."""
@@ -111,6 +121,22 @@ class LoopLink:
         tasks = self._tasks - {asyncio.current_task()}
         if tasks:
             await asyncio.wait(tasks)
+
+    def _set_alarm(self, ends_at: float) -> None:
+        if self._alarm:
+            self._alarm.cancel()
+        # Not in the context of the call that happens to be the first: a run keeps much there.
+        self._alarm_at = ends_at
+        self._alarm = self.loop.call_at(ends_at, self._ring, context=Context())
+
+    def _ring(self) -> None:
+        """Ends the calls whose time is over."""
+        ended, next_at = self._table.ended(self.loop.time())
+        self._alarm, self._alarm_at = None, math.inf
+        for waiter in ended:
+            settle(waiter, None)
+        if next_at < math.inf:
+            self._set_alarm(next_at)
 
     def _press_on(self) -> None:
         """Sees to it that what waits is sent."""
@@ -263,16 +289,6 @@ class _Stream:
             call.cancel()
         if channel is not None:
             await channel.close()
-
-
-def end_later(
-    waiter: "asyncio.Future[v1.CallResult | None]", seconds: float
-) -> asyncio.TimerHandle:
-    """Ends the caller's wait after so many seconds."""
-    # A timer that was cancelled stays in the loop until its time, and would hold the caller's
-    # context, with all that a run keeps there.
-    loop = waiter.get_loop()
-    return loop.call_later(max(0.0, seconds), settle, waiter, None, context=Context())
 
 
 def settle(

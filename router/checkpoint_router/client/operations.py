@@ -6,7 +6,7 @@ values are serialised, and the order of a run's calls is fixed, before anything 
 """
 
 from collections.abc import Callable, Generator
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from google.protobuf.message import Message
 
@@ -20,12 +20,6 @@ class Call(NamedTuple):
 
     name: str
     request: Message
-
-
-class Done(NamedTuple, Generic[T]):
-    """The end of an operation."""
-
-    result: T
 
 
 Operation = Generator[Call, Any, T]
@@ -42,25 +36,3 @@ def call(
     """The call whose request `fill` writes into an empty one."""
     fill(request, *given, **named)
     return Call(name, request)
-
-
-def begin(operation: Operation[T]) -> Call | Done[T]:
-    """The first call of an operation, or its end."""
-    return _after(operation.send, None)
-
-
-def answered(operation: Operation[T], answer: Any) -> Call | Done[T]:
-    """What follows on an answer."""
-    return _after(operation.send, answer)
-
-
-def failed(operation: Operation[T], error: BaseException) -> Call | Done[T]:
-    """What follows on a call that raised: the operation decides what that means."""
-    return _after(operation.throw, error)
-
-
-def _after(resume: Callable[[Any], Call], value: Any) -> Call | Done[Any]:
-    try:
-        return resume(value)
-    except StopIteration as end:
-        return Done(end.value)

@@ -19,13 +19,14 @@ import itertools
 import random
 import threading
 import time
+from contextvars import Context
 from queue import SimpleQueue
 from typing import Any, Final
 
 import grpc
 
 from checkpoint_router.client.calls import CallTable, Prepared
-from checkpoint_router.client.loop_link import end_later, settle
+from checkpoint_router.client.loop_link import settle
 from checkpoint_router.client.route import CHANNEL_OPTIONS, CONNECT, End, Route
 from checkpoint_router.client.target import Target
 from checkpoint_router.core.errors import RouterError
@@ -73,7 +74,7 @@ class ProcessLink:
         """As `call`, for a task of the running loop."""
         call_id = next(self._ids)
         waiter = _LoopCaller(asyncio.get_running_loop())
-        timer = end_later(waiter.future, seconds)
+        timer = _end_later(waiter.future, seconds)
         try:
             self._admit(call_id, prepared.encoded(call_id, seconds), waiter)
             return await waiter.future
@@ -314,6 +315,15 @@ class _Stream:
         self._signals.put(None)
         if self._channel is not None:
             self._channel.close()
+
+
+def _end_later(
+    waiter: "asyncio.Future[v1.CallResult | None]", seconds: float
+) -> asyncio.TimerHandle:
+    # A timer that was cancelled stays in the loop until its time, and would hold the caller's
+    # context, with all that a run keeps there.
+    loop = waiter.get_loop()
+    return loop.call_later(max(0.0, seconds), settle, waiter, None, context=Context())
 
 
 def _draw() -> float:

@@ -23,7 +23,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from checkpoint_router.client.cache import Cache
 from checkpoint_router.client.links import Links
 from checkpoint_router.client.listing import Listing
-from checkpoint_router.client.operations import Call, Done, Operation, answered, begin, failed
+from checkpoint_router.client.operations import Call, Operation
 from checkpoint_router.client.reading import Reading
 from checkpoint_router.client.sessions import Sessions
 from checkpoint_router.client.target import Target
@@ -269,32 +269,36 @@ class RouterSaver(BaseCheckpointSaver[str]):
         return f"{count + 1:032}.{random.random():.16f}"  # noqa: S311 # tells apart, hides nothing
 
     def _drive(self, operation: Operation[T]) -> T:
-        step = begin(operation)
-        while isinstance(step, Call):
-            try:
-                answer = self._links.call(*step, timeout_seconds=self._timeout_seconds)
-            except BaseException as e:  # noqa: BLE001 # the operation decides what it means
-                step = failed(operation, e)
-            else:
-                step = answered(operation, answer)
-        return step.result
+        try:
+            step = next(operation)
+            while True:
+                try:
+                    answer = self._links.call(*step, timeout_seconds=self._timeout_seconds)
+                except BaseException as e:  # noqa: BLE001 # the operation decides what it means
+                    step = operation.throw(e)
+                else:
+                    step = operation.send(answer)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # an Operation[T] ends with a T
 
     def _adrive(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         """Runs the operation up to its first call now, the rest when it is awaited."""
         try:
-            step: Call | Done[T] | Exception = begin(operation)
+            step: Call | Exception = next(operation)
         except Exception as e:  # noqa: BLE001 # raised when awaited, as by a coroutine function
             step = e
         return self._rest(operation, step)
 
-    async def _rest(self, operation: Operation[T], step: Call | Done[T] | Exception) -> T:
-        if isinstance(step, Exception):
-            raise step
-        while isinstance(step, Call):
-            try:
-                answer = await self._links.acall(*step, timeout_seconds=self._timeout_seconds)
-            except BaseException as e:  # noqa: BLE001 # the operation decides what it means
-                step = failed(operation, e)
-            else:
-                step = answered(operation, answer)
-        return step.result
+    async def _rest(self, operation: Operation[T], step: Call | Exception) -> T:
+        try:
+            if isinstance(step, Exception):
+                raise step
+            while True:
+                try:
+                    answer = await self._links.acall(*step, timeout_seconds=self._timeout_seconds)
+                except BaseException as e:  # noqa: BLE001 # the operation decides what it means
+                    step = operation.throw(e)
+                else:
+                    step = operation.send(answer)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # an Operation[T] ends with a T
