@@ -266,7 +266,9 @@ class RouterSaver(BaseCheckpointSaver[str]):
             count = int(current.split(".", 1)[0])
         elif current is not None:
             count = int(current)
-        return f"{count + 1:032}.{random.random():.16f}"  # noqa: S311 # tells apart, hides nothing
+        # Each version is repeated in every later checkpoint, where it was seen and where it is.
+        apart = int(random.random() * 1e10)  # noqa: S311 # tells apart, hides nothing
+        return f"{count + 1:032}.{apart:010}"
 
     def _drive(self, operation: Operation[T]) -> T:
         try:
