@@ -132,14 +132,34 @@ def test_a_request_has_as_many_parts_of_lists_as_cassandra_takes_without_a_word(
 # The loop ------------------------------------------------------------------------------------
 
 
-async def test_what_does_not_fit_into_a_socket_is_sent_later_and_in_order() -> None:
-    """A member that reads slowly: the connection is one end of a pair of sockets."""
-    near, far = socket.socketpair()
+def sender_and_far(kind: socket.SocketKind) -> tuple[Any, socket.socket]:
+    """A connection that stands on one end of a pair of sockets, and the other end."""
+    near, far = socket.socketpair(type=kind)
     near.setblocking(False)
     far.setblocking(False)
     sender: Any = Link.__new__(links_at(Home()))
     sender.is_closed, sender._socket, sender._unsent = False, near, bytearray()
-    sender._number = near.fileno()
+    sender._blocked, sender._number = False, near.fileno()
+    return sender, far
+
+
+async def test_requests_of_one_turn_of_the_loop_leave_together() -> None:
+    sender, far = sender_and_far(socket.SOCK_DGRAM)  # Each send is a packet of its own.
+    for piece in (b"one", b"two"):
+        sender._send(piece)
+    with pytest.raises(BlockingIOError):
+        far.recv(10)
+    await asyncio.sleep(0)  # one turn
+    assert far.recv(10) == b"onetwo"
+    sender._send(b"x" * link.FLUSH_BYTES)
+    assert far.recv(1 << 20) == b"x" * link.FLUSH_BYTES
+    sender._socket.close()
+    far.close()
+
+
+async def test_what_does_not_fit_into_a_socket_is_sent_later_and_in_order() -> None:
+    """A member that reads slowly."""
+    sender, far = sender_and_far(socket.SOCK_STREAM)
     pieces = [os.urandom(size) for size in (1 << 22, 100, 1 << 20)]
     loop, got = asyncio.get_running_loop(), bytearray()
     for piece in pieces:
@@ -150,8 +170,8 @@ async def test_what_does_not_fit_into_a_socket_is_sent_later_and_in_order() -> N
         while len(got) < sum(map(len, pieces)):
             got += await loop.sock_recv(far, 1 << 20)
     assert got == b"".join(pieces)
-    assert not loop.remove_writer(near.fileno()), "it goes on looking whether it may send"
-    near.close()
+    assert not loop.remove_writer(sender._number), "it goes on looking whether it may send"
+    sender._socket.close()
     far.close()
 
 

@@ -2,7 +2,8 @@
 
 The driver's own loops run in a thread beside ours. Each request then wakes one thread and each
 answer another, and where both have work they wait for each other: a put took a third longer.
-Here a request is written where it is made, and its answer is told where it is awaited.
+Here requests are written at the end of the turn of the loop that made them, and answers are told
+where they are awaited.
 
 Owner of the sockets' watching: the loop. Rules: the driver opens and closes connections, and asks
 after silent ones, from threads of its own; what touches the loop goes through it, and nothing that
@@ -19,6 +20,11 @@ from cassandra.connection import Connection, ConnectionShutdown
 
 READ_BYTES: Final = 64 * 1024
 """At once. Smaller: more calls for a large answer."""
+
+FLUSH_BYTES: Final = 64 * 1024
+"""Requests of one turn of the loop go out together, or when there are so many of them: a member
+then wakes once for all. Larger: it waits, idle, until all of them are made. Smaller: it wakes for
+each."""
 
 TICK_SECONDS: Final = 0.1
 """Between looks at timers. Larger: a request waits so much longer than it should. Smaller: more
@@ -89,6 +95,8 @@ class Link(Connection):  # type: ignore[misc]  # the driver ships no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._unsent = bytearray()
+        self._blocked = False
+        """The loop says when the socket takes more."""
         self._connect_socket()
         self._socket.setblocking(False)
         self._number = self._socket.fileno()
@@ -130,27 +138,34 @@ class Link(Connection):  # type: ignore[misc]  # the driver ships no types
     def _send(self, data: bytes) -> None:
         if self.is_closed:
             return
-        if self._unsent:
-            self._unsent += data
-            return
-        sent = self._sent(data)
-        if sent < len(data) and not self.is_closed:
-            self._unsent += memoryview(data)[sent:]
-            self.home.loop.add_writer(self._number, self._send_rest)
-
-    def _send_rest(self) -> None:
-        del self._unsent[: self._sent(self._unsent)]
         if not self._unsent:
-            self.home.loop.remove_writer(self._number)
+            self.home.loop.call_soon(self._flush)
+        self._unsent += data
+        if len(self._unsent) >= FLUSH_BYTES and not self._blocked:
+            self._flush()
 
-    def _sent(self, data: bytes | bytearray) -> int:
+    def _flush(self) -> None:
+        if self.is_closed or not self._unsent:
+            return
+        sent = self._sent(self._unsent)
+        if sent is None:
+            return
+        del self._unsent[:sent]
+        if self._unsent and not self._blocked:
+            self.home.loop.add_writer(self._number, self._flush)
+        elif self._blocked and not self._unsent:
+            self.home.loop.remove_writer(self._number)
+        self._blocked = bool(self._unsent)
+
+    def _sent(self, data: bytearray) -> int | None:
+        """Bytes that the socket took; None: the connection is gone."""
         try:
             sent: int = self._socket.send(data)
         except _LATER:
             return 0
         except OSError as e:
             self.defunct(e)
-            return 0
+            return None
         return sent
 
     def _read(self) -> None:
