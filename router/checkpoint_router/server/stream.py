@@ -13,6 +13,7 @@ Owner: one `Connection` for each open stream; its calls are tasks of it and end 
 """
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -135,7 +136,7 @@ class Connection:
         except RouterError as e:
             self._refuse(call_id, e)
             return
-        task = asyncio.create_task(self._serve(call_id, part))
+        task = _begun(self._serve(call_id, part))
         self._under_way[call_id] = task
         task.add_done_callback(lambda _: self._done(call_id, size))
 
@@ -284,6 +285,14 @@ class Connection:
     def _wake(self) -> None:
         self._writer_wakes.set()
         self._reader_wakes.set()
+
+
+def _begun(call: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task for `call`, which has gone as far as it can without waiting where Python can do that:
+    a turn of the loop less, and what a frame brought reaches the storage together."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(call, loop=asyncio.get_running_loop(), eager_start=True)
+    return asyncio.create_task(call)
 
 
 def _request_of(call_id: int, part: bytes) -> tuple[calls.Call, Handler, Any]:
