@@ -7,8 +7,9 @@ import pytest
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import ListQuery, PruneStrategy
+from checkpoint_router.core.growing import named
 from checkpoint_router.core.ids import EventId, ThreadKey
-from checkpoint_router.core.records import Header
+from checkpoint_router.core.records import Header, Typed
 from checkpoint_router.engine.engine import Engine
 from checkpoint_router.engine.recent import Recent
 from checkpoint_router.storage.memory import MemoryStorage
@@ -124,3 +125,18 @@ def test_a_value_larger_than_the_room_is_not_kept() -> None:
     recent.add([], [(blob.hash, blob.value)])
     assert recent.values([blob.hash]) is None
     assert recent.size_bytes == 0
+
+
+def test_many_old_records_make_room_for_the_value_that_grows() -> None:
+    recent = Recent()
+    base = named(Typed("msgpack", b"\x91" + b"v" * (limits.RECENT_THREAD_BYTES_MAX // 3)))
+    recent.add((), [(base.hash, base.value)])
+    size = limits.RECENT_THREAD_BYTES_MAX // 8
+    recent.add([(b.checkpoint_event("s", index), size) for index in range(1, 6)], ())
+    for _ in range(3):
+        grown = named(Typed("msgpack", base.value.data + b"w" * 100))
+        recent.keep(base, grown)
+        assert recent.named(grown.hash) is grown
+        assert recent.size_bytes <= limits.RECENT_THREAD_BYTES_MAX
+        base = grown
+    assert recent.events([b.event_id("s", 1)]) is None

@@ -166,7 +166,7 @@ HISTORY_EVENTS_MAX: Final = 60_000
 """Events whose index entries a router keeps in memory, over all threads (about 1 KB each).
 Threads that were not used lately are dropped and read again when they are."""
 
-RECENT_THREAD_BYTES_MAX: Final = 1 * MIB
+RECENT_THREAD_BYTES_MAX: Final = 4 * MIB
 """Records and values of one thread that a router keeps in memory for the next read of it."""
 
 RECENT_BYTES_MAX: Final = 32 * MIB

@@ -16,11 +16,14 @@ from checkpoint_router.core.records import Event, Typed
 class Recent:
     """Of one thread: at most `limits.RECENT_THREAD_BYTES_MAX`, the oldest dropped first."""
 
-    __slots__ = ("_events", "_named", "_values", "size_bytes")
+    __slots__ = ("_events", "_named", "_sizes", "_values", "size_bytes")
 
     def __init__(self) -> None:
-        self._events: dict[EventId, tuple[Event, int]] = {}
+        self._events: dict[EventId, Event] = {}
         self._values: dict[bytes, Typed] = {}
+        self._sizes: dict[EventId | bytes, int] = {}
+        """Bytes of each of them, oldest first: a conversation's many records make room for its
+        one value, which the next put goes on from."""
         self._named: dict[bytes, Named] = {}
         """Of the values, those that grew last: the next ones go on from them."""
         self.size_bytes = 0
@@ -31,18 +34,22 @@ class Recent:
         """Takes events with their sizes in bytes, and values with their hashes."""
         for event, size in events:
             if event.id not in self._events:
-                self._events[event.id] = event, size
+                self._events[event.id] = event
+                self._sizes[event.id] = size
                 self.size_bytes += size
         for hash, value in values:
-            known = self._values.pop(hash, None)
-            self._values[hash] = value if known is None else known
-            self.size_bytes += len(value.data) if known is None else 0
+            size = self._sizes.pop(hash, -1)
+            if size < 0:
+                self._values[hash] = value
+                size = len(value.data)
+                self.size_bytes += size
+            self._sizes[hash] = size
         while self.size_bytes > limits.RECENT_THREAD_BYTES_MAX:
             self._drop_oldest()
 
     def events(self, ids: Sequence[EventId]) -> dict[EventId, Event] | None:
         """The events by id, if all of them are here."""
-        found = {i: self._events[i][0] for i in ids if i in self._events}
+        found = {i: self._events[i] for i in ids if i in self._events}
         return found if len(found) == len(ids) else None
 
     def values(self, hashes: Sequence[bytes]) -> Mapping[bytes, Typed] | None:
@@ -65,13 +72,15 @@ class Recent:
         """Forgets all."""
         self._events.clear()
         self._values.clear()
+        self._sizes.clear()
         self._named.clear()
         self.size_bytes = 0
 
     def _drop_oldest(self) -> None:
-        if self._events:
-            self.size_bytes -= self._events.pop(next(iter(self._events)))[1]
-        if self._values and self.size_bytes > limits.RECENT_THREAD_BYTES_MAX:
-            hash = next(iter(self._values))
-            self.size_bytes -= len(self._values.pop(hash).data)
-            self._named.pop(hash, None)
+        oldest = next(iter(self._sizes))
+        self.size_bytes -= self._sizes.pop(oldest)
+        if isinstance(oldest, bytes):
+            del self._values[oldest]
+            self._named.pop(oldest, None)
+        else:
+            del self._events[oldest]
