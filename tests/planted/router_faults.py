@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from checkpoint_router.core import accept, retention, view
+from checkpoint_router.core.accept import Accepted
 from checkpoint_router.core.answers import PutAnswer
 from checkpoint_router.core.history import History, Lineage
 from checkpoint_router.core.ids import ThreadKey
@@ -41,7 +42,13 @@ def values_not_checked_on_arrival(patch: Patch) -> None:
 
 def needs_not_checked(patch: Patch) -> None:
     patch.setattr(History, "missing", lambda self, segment, ranges: ())
-    patch.setattr(writing, "Append", lambda **given: Append(**{**given, "needs": ()}))
+    decide = writing.accept
+
+    def without_needs(*asked: Any, **more: Any) -> Any:
+        verdict = decide(*asked, **more)
+        return Accepted(()) if isinstance(verdict, Accepted) else verdict
+
+    patch.setattr(writing, "accept", without_needs)
 
 
 def tokens_not_verified(patch: Patch) -> None:
