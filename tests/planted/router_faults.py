@@ -42,7 +42,7 @@ def values_not_checked_on_arrival(patch: Patch) -> None:
 
 def needs_not_checked(patch: Patch) -> None:
     patch.setattr(History, "missing", lambda self, segment, ranges: ())
-    decide = writing.accept
+    decide = accept.accept
 
     def without_needs(*asked: Any, **more: Any) -> Any:
         verdict = decide(*asked, **more)
