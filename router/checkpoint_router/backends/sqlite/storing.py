@@ -35,11 +35,10 @@ HEAD_BYTES_MAX: Final = 5
 REMEMBERED_MAX: Final = 50_000
 """Values, threads and segments that are remembered; all are forgotten beyond that."""
 
-_UNLESS_STORED: Final = " WHERE NOT EXISTS (SELECT 1 FROM blob WHERE t = ?1 AND k = ?2 AND h = ?3)"
-_INSERT: Final = f"INSERT INTO blob (t, k, h, tag, data) SELECT ?1, ?2, ?3, ?4, ?5{_UNLESS_STORED}"
+_UNLESS_STORED: Final = " WHERE NOT EXISTS (SELECT 1 FROM blob WHERE t = ? AND k = ? AND h = ?)"
+_INSERT: Final = f"INSERT INTO blob (t, k, h, tag, data) SELECT ?, ?, ?, ?, ?{_UNLESS_STORED}"
 _INSERT_VERSION: Final = (
-    "INSERT INTO blob (t, k, h, tag, head, log, keep)"
-    f" SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7{_UNLESS_STORED}"
+    f"INSERT INTO blob (t, k, h, tag, head, log, keep) SELECT ?, ?, ?, ?, ?, ?, ?{_UNLESS_STORED}"
 )
 
 
@@ -48,7 +47,7 @@ class Storing:
 
     def __init__(self, conn: sqlite3.Connection) -> None:
         self._conn = conn
-        self._whole: list[tuple[int, int, bytes, str, bytes]] = []
+        self._whole: list[tuple[object, ...]] = []
         self._known: dict[tuple[int, bytes], Version | None] = {}
         """Values that are stored, by thread row and name: the newest version of a log; None for
         any other, of which no more is remembered."""
@@ -92,7 +91,8 @@ class Storing:
                 self._store_whole(t, blob)
 
     def _store_whole(self, t: int, blob: NewBlob) -> None:
-        self._whole.append((t, key(blob.hash), blob.hash, blob.value.tag, blob.value.data))
+        name = (t, key(blob.hash), blob.hash)
+        self._whole.append((*name, blob.value.tag, blob.value.data, *name))
         self._known[t, blob.hash] = None
 
     def _store_growing(self, t: int, blob: NewBlob) -> None:
@@ -112,7 +112,8 @@ class Storing:
                 self._store_whole(t, blob)
                 return
         keep = log.length + len(tail)
-        row = (t, key(blob.hash), blob.hash, blob.value.tag, head, log.id, keep)
+        name = (t, key(blob.hash), blob.hash)
+        row = (*name, blob.value.tag, head, log.id, keep, *name)
         if not self._conn.execute(_INSERT_VERSION, row).rowcount:
             self._known[t, blob.hash] = None
             return
