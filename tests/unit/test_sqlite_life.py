@@ -1,12 +1,15 @@
 """A SQLite shard's file: held by one process, migrated forward, watched over restarts."""
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from threading import current_thread
 
@@ -343,9 +346,12 @@ async def test_a_little_free_space_is_left_for_what_comes_next(tmp_path: Path) -
     async with shard(tmp_path) as storage:
         for name in ("a", "b", "c", "d", "e", "f"):
             await fill(storage, 1, 100, size=2000, thread=ThreadKey("acme", name))
-        await storage.delete(ThreadKey("acme", "a"), None, b"")
-        assert storage._giving_back is not None
-        await storage._giving_back
+        with tables(storage) as conn:
+            pages = conn.execute("PRAGMA page_count").fetchone()
+            await storage.delete(ThreadKey("acme", "a"), None, b"")
+            assert storage._giving_back is not None
+            await storage._giving_back
+            assert conn.execute("PRAGMA page_count").fetchone() == pages
         assert int((await storage.facts()).details["free_pages"]) > 500
 
 
@@ -407,3 +413,24 @@ async def test_the_loop_writes_what_is_small_while_the_disk_is_quick_and_nothing
         assert set(three) == {"sqlite-writer"}
         writer._commit_seconds = 1.0
         assert await who() == "sqlite-writer"
+
+
+async def test_a_call_that_failed_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    class Brought:
+        """What a call brought."""
+
+    def failing(brought: Brought) -> Callable[[object], None]:
+        def work(_: object, brought: Brought = brought) -> None:
+            raise ValueError(f"no {brought}")
+
+        return work
+
+    async with shard(tmp_path) as storage:
+        left = []
+        for _ in range(20):
+            brought = Brought()
+            left.append(weakref.ref(brought))
+            with pytest.raises(ValueError, match="no "):
+                await storage._open_writer.do(failing(brought))
+        gc.collect()
+        assert sum(one() is not None for one in left) <= 1

@@ -75,9 +75,7 @@ class Storing:
             return ()
         self.flush()
         lacking = absent(self._conn, t, unknown)
-        for hash in unknown:
-            if hash not in lacking:
-                self._known[t, hash] = None
+        self._known.update(((t, hash), None) for hash in set(unknown).difference(lacking))
         return lacking
 
     def store(self, t: int, blobs: Iterable[NewBlob]) -> None:

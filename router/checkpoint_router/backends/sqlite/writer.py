@@ -52,7 +52,7 @@ _OF_THE_LAST: Final = 1 / 8
 """What the last commit counts for in the time that one takes, unless it took longer."""
 
 
-class Job(msgspec.Struct, kw_only=True, gc=False):
+class Job(msgspec.Struct, kw_only=True):
     """One verb's work in a transaction."""
 
     work: Callable[[Changes], Any]
