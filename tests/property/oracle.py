@@ -137,12 +137,18 @@ class Known:
         line = [e for e in self.lineage(segment) if e in story.seen]
         if cut is None:
             return line
-        at = line.index(cut)
-        there = self.facts[cut].ns, self.facts[cut].cid
-        later = line[at + 1 :]
+        at, ns = line.index(cut), self.facts[cut].ns
+        until, later = line[: at + 1], line[at + 1 :]
+        there = {
+            f.cid for f in map(self.facts.__getitem__, until) if (f.kind, f.ns) == (CHECKPOINT, ns)
+        }
         # Other namespaces stay where they are: the id says nothing of them.
-        kept = [e for e in later if self._writes_on(e, there) or self.facts[e].ns != there[0]]
-        return line[: at + 1] + kept
+        kept = [
+            e
+            for e in later
+            if self.facts[e].ns != ns or any(self._writes_on(e, (ns, cid)) for cid in there)
+        ]
+        return until + kept
 
     def _lineage(self, segment: bytes) -> tuple[Name, ...]:
         return (*self.read_lineage(self.stories[segment]), *self.segments[segment])

@@ -130,7 +130,7 @@ def test_a_copy_that_failed_midway_and_is_repeated_later_is_like_one_that_did_no
 def test_a_copy_is_cut_where_its_source_is_though_the_checkpoint_there_was_pruned(
     seed: int,
 ) -> None:
-    """At a write, then: what else was written on that checkpoint came later."""
+    """At a write, then: what else was written on that checkpoint is not part of it."""
     world = play(World(processes=1 + seed % 4, replicas=1), random_history(seed, 100), [])
     (replica,) = world.replicas
     assert shown(copy_of(replica)) == shown(replica.history)

@@ -25,7 +25,7 @@ from checkpoint_router.core.digests import conflict_id
 from checkpoint_router.core.history import History, Lineage, Segment, bits
 from checkpoint_router.core.ids import EventId, SegmentId
 from checkpoint_router.core.records import Entry, Event, Header, Kind, entry_of
-from checkpoint_router.core.token import Base, ReadToken, parse, unseal
+from checkpoint_router.core.token import Base, Cut, ReadToken, parse, unseal
 
 from . import checks, world
 from .client import Process, Run
@@ -156,6 +156,22 @@ def time_travel_not_cut(patch: Patch) -> None:
         return within(self, None if base is None else Base(segment=base.segment), past)
 
     patch.setattr(History, "_within", whole)
+
+
+def late_writes_cut_off(patch: Patch) -> None:
+    def until(self: History, cut: Cut, lineage: int) -> int:
+        if cut.last is None:
+            return 0
+        last = self.position(cut.last)
+        own = Kind.WRITES, self.entries[last].checkpoint_id
+        return sum(
+            1 << p
+            for p in bits(lineage)
+            if self.order(p) <= self.order(last)
+            or (self.entries[p].kind, self.entries[p].checkpoint_id) == own
+        )
+
+    patch.setattr(History, "_until", until)
 
 
 def lone_writes_move_the_head(patch: Patch) -> None:
@@ -340,6 +356,11 @@ CORE = (
         name="head is the greatest id", plant=head_is_the_greatest_id, caught_by=frozenset({"i4"})
     ),
     Fault(name="time travel not cut", plant=time_travel_not_cut, caught_by=frozenset({"i4", "i5"})),
+    Fault(
+        name="writes that came after the next checkpoint are cut off",
+        plant=late_writes_cut_off,
+        caught_by=frozenset({"i4", "i5"}),
+    ),
     Fault(
         name="lone writes on an old checkpoint move the head",
         plant=lone_writes_move_the_head,

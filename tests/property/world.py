@@ -286,6 +286,8 @@ class World:
         cid = run.heads.get(ns)
         if c % 5 == 0 or cid is None:
             cid = run.planned.setdefault(ns, self._new_id(c))  # before its checkpoint
+        elif c % 7 == 3:
+            cid = run.parents.get((ns, cid), cid)  # after the checkpoint that follows
         task = TASKS[c // 3 % len(TASKS)]
         answer = ("", "", "yes", "no")[c % 4]
         return self._send(run.writes(ns, cid, task, answer, f"row {self.made}"), b, c)

@@ -106,26 +106,22 @@ class Copy:
             at = source.entries[max(bits(left), key=source.order)].id.segment
         surplus = source.lineage(at).mask & segment.past & ~self._absent & ~left
         cuts = [
-            Cut(ns, self._cut(base, left & mask, surplus & mask))
+            self._cut(ns, left & mask, surplus & mask)
             for ns, mask in source.in_ns.items()
             if surplus & mask
         ]
         return Base(
-            segment=self._name(EventId(at, 1)).segment,
-            cuts=tuple(Cut(c.ns, c.last and self._name(c.last)) for c in cuts),
-            by_id=segment.note,
+            segment=self._name(EventId(at, 1)).segment, cuts=tuple(cuts), by_id=segment.note
         )
 
-    def _cut(self, base: Base, left: int, surplus: int) -> EventId | None:
-        """After which event of one namespace the surplus begins: as it was cut, or, if that
-        checkpoint was pruned, after the last event before it."""
+    def _cut(self, ns: str, left: int, surplus: int) -> Cut:
+        """Leaves out the surplus of one namespace, and nothing else."""
         source = self._source
-        for cut in base.cuts:
-            if cut.last is not None and left >> source.position(cut.last) & 1:
-                return cut.last
-        limit = min(source.order(p) for p in bits(surplus))
-        below = [p for p in bits(left) if source.order(p) < limit]
-        return source.entries[max(below, key=source.order)].id if below else None
+        first = min(source.order(p) for p in bits(surplus))
+        kept = sorted(bits(left), key=source.order)
+        names = [self._name(source.entries[p].id) for p in kept]
+        before = sum(source.order(p) < first for p in kept)
+        return Cut(ns, names[before - 1] if before else None, tuple(names[before:]))
 
     def _given(self, segment: Segment) -> tuple[EventId, ...]:
         """What the segment gave up, or one in its past did: that one may be gone."""

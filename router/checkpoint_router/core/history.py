@@ -275,23 +275,27 @@ class History:
         v = self.segments[base.segment]
         lineage = (v.base_lineage | v.mask) & past
         for cut in base.cuts:
-            lineage &= ~self.in_ns.get(cut.ns, 0) | self._until(cut)
+            lineage &= ~self.in_ns.get(cut.ns, 0) | self._until(cut, lineage)
         return lineage
 
-    def _until(self, cut: Cut) -> int:
+    def _until(self, cut: Cut, lineage: int) -> int:
         """What a cut leaves of its namespace."""
-        if cut.last is None:
-            return 0
-        last = self.entry(cut.last)
-        assert last is not None, "a cut is in the past of its segment"
-        own = self.segments[cut.last.segment]
-        before = own.base_lineage
-        if last.kind is Kind.CHECKPOINT:
-            before |= self.writes.get((last.ns, last.checkpoint_id), 0)
-        for index, position in own.events.items():
-            if index <= cut.last.index:
-                before |= 1 << position
-        return before
+        before = late = 0
+        if cut.last is not None:
+            assert self.entry(cut.last) is not None, "a cut is in the past of its segment"
+            own = self.segments[cut.last.segment]
+            before = own.base_lineage
+            for index, position in own.events.items():
+                if index <= cut.last.index:
+                    before |= 1 << position
+        if cut.late is not None:
+            for event in cut.late:
+                late |= 1 << self.position(event)
+            return before | late
+        for name, writes in self.writes.items():
+            if name[0] == cut.ns and self.checkpoints.get(name, 0) & before & lineage:
+                late |= writes
+        return before | late
 
     def _index(self, entry: Entry, segment: Segment, position: int) -> None:
         name = (entry.ns, entry.checkpoint_id)

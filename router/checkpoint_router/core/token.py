@@ -22,13 +22,14 @@ KEY_BYTES: Final = 32
 
 
 class Cut(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Leaves out what stands in a namespace after an event; all of it, if there is none.
-
-    What was written on a checkpoint at which it cuts belongs to it, wherever it stands.
-    """
+    """Leaves out what stands in a namespace after an event; all of it, if there is none."""
 
     ns: str
     last: EventId | None
+    late: tuple[EventId, ...] | None = None
+    """What stands after it and belongs to it all the same. None: every write set on a checkpoint
+    that is not left out, since a run stores a step's writes while it stores the checkpoint after
+    it, in whichever order."""
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -103,8 +104,9 @@ def parse(sealed: bytes) -> ReadToken:
         if token.base is not None:
             checked_segment(token.base.segment)
             for cut in token.base.cuts:
-                if cut.last is not None:
-                    checked_segment(cut.last.segment)
+                for event in (cut.last, *(cut.late or ())):
+                    if event is not None:
+                        checked_segment(event.segment)
         return token
     except ValueError as e:
         raise TokenInvalid(f"the causal token cannot be read: {e}") from None
