@@ -95,7 +95,6 @@ class Life:
             id=EventId(self._segment, len(self._events) + 1),
             ns="",
             checkpoint_id=checkpoint_id,
-            task_id="",
             gen=1,
             term=0,
             hlc=1 + len(self._events),

@@ -20,6 +20,7 @@ from checkpoint_router.core.records import (
     Event,
     Header,
     MetadataEntry,
+    TaskWrites,
     Typed,
     WriteRow,
     WriteSet,
@@ -116,7 +117,6 @@ def checkpoint_event(
         id=event_id(name, index),
         ns=ns,
         checkpoint_id=checkpoint_id,
-        task_id="",
         gen=gen,
         term=term,
         hlc=FIRST_HLC + index if hlc is None else hlc,
@@ -153,15 +153,19 @@ def writes_event(
         id=event_id(name, index),
         ns=ns,
         checkpoint_id=checkpoint_id,
-        task_id=task_id,
         gen=gen,
         term=term,
         hlc=FIRST_HLC + index if hlc is None else hlc,
         after=after,
         header=head,
         content=WriteSet(
-            task_path=task_path,
-            rows=tuple(rows) or (WriteRow(0, "messages", Typed("msgpack", b"\x01")),),
+            tasks=(
+                TaskWrites(
+                    task_id=task_id,
+                    task_path=task_path,
+                    rows=tuple(rows) or (WriteRow(0, "messages", Typed("msgpack", b"\x01")),),
+                ),
+            )
         ),
     )
 

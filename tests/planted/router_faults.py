@@ -12,7 +12,7 @@ from checkpoint_router.core.accept import Accepted
 from checkpoint_router.core.answers import PutAnswer
 from checkpoint_router.core.history import History, Lineage
 from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.core.records import Event, WriteRow, WriteSet
+from checkpoint_router.core.records import Event, TaskWrites, WriteRow
 from checkpoint_router.core.token import parse
 from checkpoint_router.engine import reading, removal, writing
 from checkpoint_router.engine.removal import Removal
@@ -109,11 +109,11 @@ def losers_hidden_by_id(patch: Patch) -> None:
 
 
 def last_regular_write_wins(patch: Patch) -> None:
-    def last(sets: Iterable[tuple[str, WriteSet]]) -> list[tuple[str, str, WriteRow]]:
+    def last(calls: Iterable[TaskWrites]) -> list[tuple[str, str, WriteRow]]:
         rows = {
-            (task, row.idx): (task, write_set.task_path, row)
-            for task, write_set in sets
-            for row in write_set.rows
+            (call.task_id, row.idx): (call.task_id, call.task_path, row)
+            for call in calls
+            for row in call.rows
         }
         return sorted(rows.values(), key=lambda r: (r[1], r[0], r[2].idx))
 

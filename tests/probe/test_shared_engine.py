@@ -157,7 +157,11 @@ async def check_storage(url: str, notes: Sequence[Sequence[Any]]) -> int:
         thread = ThreadKey("load", THREAD)
         image = await storage.image(thread)
         check_dots(image, url)
-        there = {(e.checkpoint_id, e.task_id) for e in image.entries}
+        there = {
+            (e.checkpoint_id, task)
+            for e in image.entries
+            for task in ([t.task_id for t in e.tasks] or [""])
+        }
         assert {(id, said if kind == "writes" else "") for kind, id, said in notes} <= there
         history = check_order(image)
         check_conflicts(history)

@@ -9,6 +9,7 @@ Planted faults replace single methods here, so each rule has a method of its own
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -21,6 +22,7 @@ from checkpoint_router.core.records import (
     Event,
     Header,
     MetadataEntry,
+    TaskWrites,
     Typed,
     WriteRow,
     WriteSet,
@@ -87,17 +89,20 @@ class Run:
             manifest=(),
             metadata=(MetadataEntry("source", '"loop"'),),
         )
-        return self._call(ns, cid, "", content, said, "")
+        return self._call(ns, cid, content, said, ())
 
-    def writes(self, ns: str, cid: str, task: str, answer: str, said: str) -> Call:
-        """A put_writes; with an `answer`, of an interrupted task."""
-        row = WriteRow(0, "messages", Typed("msgpack", said.encode()))
-        if answer:
-            row = WriteRow(-4, RESUME, Typed("msgpack", answer.encode()))
-        return self._call(ns, cid, task, WriteSet(task_path="", rows=(row,)), said, answer)
+    def writes(self, ns: str, cid: str, tasks: Sequence[tuple[str, str]], said: str) -> Call:
+        """A put_writes, or several at once: (task, the answer to its interrupt or nothing)."""
+        content = WriteSet(tasks=tuple(_task(task, answer, said) for task, answer in tasks))
+        return self._call(ns, cid, content, said, tuple(tasks))
 
     def _call(
-        self, ns: str, cid: str, task: str, content: Checkpoint | WriteSet, said: str, answer: str
+        self,
+        ns: str,
+        cid: str,
+        content: Checkpoint | WriteSet,
+        said: str,
+        tasks: tuple[tuple[str, str], ...],
     ) -> Call:
         if self.segment is None:
             self.begin()
@@ -107,7 +112,6 @@ class Run:
             id=EventId(self.segment, self.index),
             ns=ns,
             checkpoint_id=cid,
-            task_id=task,
             gen=self.gen,
             term=self.process.term,
             hlc=self.process.stamp(),
@@ -124,13 +128,12 @@ class Run:
             kind=kind,
             ns=ns,
             cid=cid,
-            task=task,
+            tasks=tasks,
             parent=parent,
             term=event.term,
             hlc=event.hlc,
             after=frozenset((self.segment, i) for i in self.acked),
             content=state,
-            answer=answer,
         )
         call = Call(run=self, event=event, digest=event_digest(pack_event(event)), fact=fact)
         self.open.append(call)
@@ -191,3 +194,10 @@ class Process:
     def forget(self, gen: int) -> None:
         """A generation ended; its calls need not be given up any more."""
         self.given_up = {e: g for e, g in self.given_up.items() if g > gen}
+
+
+def _task(task: str, answer: str, said: str) -> TaskWrites:
+    row = WriteRow(0, "messages", Typed("msgpack", said.encode()))
+    if answer:
+        row = WriteRow(-4, RESUME, Typed("msgpack", answer.encode()))
+    return TaskWrites(task_id=task, task_path="", rows=(row,))

@@ -23,15 +23,14 @@ class Fact(NamedTuple):
     kind: str
     ns: str
     cid: str
-    task: str
+    tasks: tuple[tuple[str, str], ...]
+    """Of a write set: (task, its resume value, empty if it has none)."""
     parent: str
     """Empty for none."""
     term: int
     hlc: int
     after: frozenset[Name]
     content: str
-    answer: str
-    """The resume value of a write set, empty if it has none."""
 
 
 class Story(NamedTuple):
@@ -275,16 +274,20 @@ class Known:
         kinds: set[str] = set()
         tasks: set[tuple[str, str, str]] = set()
         mine, theirs = [self.facts[e] for e in left], [self.facts[e] for e in right]
-        for key in {f[1:5] for f in mine} & {f[1:5] for f in theirs}:
-            a, b = [f for f in mine if f[1:5] == key], [f for f in theirs if f[1:5] == key]
-            if key[0] == CHECKPOINT:
-                kinds |= {"same_id_other_content"} if a[-1].content != b[-1].content else set()
-                continue
-            kinds.add("double_execution")
-            tasks.add((key[1], key[2], key[3]))
-            said, replied = {f.answer for f in a} - {""}, {f.answer for f in b} - {""}
-            if said and replied and said != replied:
-                kinds.add("double_resume")
+        for name in {(f.ns, f.cid) for f in mine} & {(f.ns, f.cid) for f in theirs}:
+            a, b = ([f for f in side if (f.ns, f.cid) == name] for side in (mine, theirs))
+            put, rival = ([f for f in side if f.kind == CHECKPOINT] for side in (a, b))
+            if put and rival and put[-1].content != rival[-1].content:
+                kinds.add("same_id_other_content")
+            for task in {t for f in a for t, _ in f.tasks} & {t for f in b for t, _ in f.tasks}:
+                kinds.add("double_execution")
+                tasks.add((*name, task))
+                said, replied = (
+                    {answer for f in side for t, answer in f.tasks if t == task} - {""}
+                    for side in (a, b)
+                )
+                if said and replied and said != replied:
+                    kinds.add("double_resume")
         return kinds, tasks
 
     def _side(

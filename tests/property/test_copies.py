@@ -48,7 +48,7 @@ def shown(history: History) -> dict[str, object]:
     line = bits(history.lineage(history.winner()).mask & ~history.erased)
     entries = [history.entries[p] for p in sorted(line, key=history.order)]
     return {
-        "lineage": [(e.kind, e.ns, e.checkpoint_id, e.task_id) for e in entries],
+        "lineage": [(e.kind, e.ns, e.checkpoint_id, e.tasks) for e in entries],
         "heads": heads_of(history),
         "list": list(view.listed(history)),
         "list with losers": list(view.listed(history, losers=True)),

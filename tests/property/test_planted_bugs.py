@@ -295,14 +295,27 @@ def events_after_a_read_left_out_of_the_frontier(patch: Patch) -> None:
 
 
 def conflict_kinds_by_arrival(patch: Patch) -> None:
-    def by_key(history: History, mask: int) -> dict[tuple[Kind, str, str, str], list[Entry]]:
-        out: dict[tuple[Kind, str, str, str], list[Entry]] = {}
-        for p in bits(mask):
-            e = history.entries[p]
-            out.setdefault((e.kind, e.ns, e.checkpoint_id, e.task_id), []).append(e)
-        return out
+    done = recording._done
 
-    patch.setattr(recording, "_by_key", by_key)
+    def by_arrival(history: History, mask: int) -> Any:
+        with pytest.MonkeyPatch.context() as unordered:
+            unordered.setattr(history, "order", lambda position: (0, position))
+            return done(history, mask)
+
+    patch.setattr(recording, "_done", by_arrival)
+
+
+def only_the_first_task_of_a_write_set_compared(patch: Patch) -> None:
+    done = recording._done
+
+    def first(history: History, mask: int) -> Any:
+        whole = history.entries
+        with pytest.MonkeyPatch.context() as shortened:
+            cut = [structs.replace(e, tasks=e.tasks[:1]) for e in whole]
+            shortened.setattr(history, "entries", cut)
+            return done(history, mask)
+
+    patch.setattr(recording, "_done", first)
 
 
 def only_the_first_of_a_losing_branch_pinned(patch: Patch) -> None:
@@ -431,6 +444,11 @@ CORE = (
         plant=conflict_kinds_by_arrival,
         caught_by=frozenset({"i5"}),
         search=search_same_ids,
+    ),
+    Fault(
+        name="of a write set of several tasks only the first is compared",
+        plant=only_the_first_task_of_a_write_set_compared,
+        caught_by=frozenset({"i5", "i9"}),
     ),
     Fault(
         name="only the first of a losing branch is pinned",

@@ -43,6 +43,7 @@ from checkpoint_router.core.records import (
     Event,
     Header,
     MetadataEntry,
+    TaskWrites,
     Typed,
     WriteRow,
     WriteSet,
@@ -80,14 +81,16 @@ checkpoints = st.builds(
         st.builds(MetadataEntry, texts.map(lambda t: "k" + t), texts | typed), max_size=3
     ).map(tuple),
 )
-write_sets = st.builds(
-    WriteSet,
+task_writes = st.builds(
+    TaskWrites,
+    task_id=texts,
     task_path=texts,
     rows=st.lists(
         st.builds(WriteRow, st.integers(-5, 10_000), texts | st.just("__resume__"), contents),
         max_size=4,
     ).map(tuple),
 )
+write_sets = st.builds(WriteSet, tasks=st.lists(task_writes, max_size=3).map(tuple))
 headers = st.builds(
     Header, token=st.binary(max_size=40), gives_up=st.lists(event_ids, max_size=3).map(tuple)
 )
@@ -97,7 +100,6 @@ events = st.builds(
     id=event_ids,
     ns=texts,
     checkpoint_id=texts,
-    task_id=texts,
     gen=stamps,
     term=stamps,
     hlc=stamps,
@@ -240,7 +242,6 @@ def test_an_event_has_the_bytes_and_the_digest_of_the_reference() -> None:
         id=EventId(SegmentId(bytes(range(16))), 2),
         ns="",
         checkpoint_id="c2",
-        task_id="",
         gen=1,
         term=0,
         hlc=65536,
@@ -257,12 +258,12 @@ def test_an_event_has_the_bytes_and_the_digest_of_the_reference() -> None:
         ),
     )
     text = REFERENCE.read_text()
-    example = text[text.index("```\n9a") + 4 :].split("```")[0]
+    example = text[text.index("```\n99") + 4 :].split("```")[0]
     columns = (re.split(" {3,}", line.strip())[0] for line in example.splitlines())
     spelled = "".join(columns).replace("00 × 32", "00" * 32)
     assert pack_event(event).hex() == spelled.replace(" ", "")
     assert event_digest(pack_event(event)).hex() == (
-        "2a333d6315a6b258eabc9a05eebd75157d1f73254bdbc816a4121ced0b9c2b1e"
+        "2c9c8ea2b2ef60685cdfcd819c4d48bcc48d6b5db3856279323757f6300fafc7"
     )
     assert event_digest(pack_event(event)).hex() in text
 

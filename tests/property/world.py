@@ -288,9 +288,11 @@ class World:
             cid = run.planned.setdefault(ns, self._new_id(c))  # before its checkpoint
         elif c % 7 == 3:
             cid = run.parents.get((ns, cid), cid)  # after the checkpoint that follows
-        task = TASKS[c // 3 % len(TASKS)]
-        answer = ("", "", "yes", "no")[c % 4]
-        return self._send(run.writes(ns, cid, task, answer, f"row {self.made}"), b, c)
+        # Mostly one task; of what several wrote at once, each may have its rival elsewhere.
+        tasks = [TASKS[(c // 3 + i) % len(TASKS)] for i in range(2 if c % 17 < 3 else 1)]
+        answers = ("", "", "yes", "no")
+        wrote = [(task, answers[(c + i) % 4]) for i, task in enumerate(tasks)]
+        return self._send(run.writes(ns, cid, wrote, f"row {self.made}"), b, c)
 
     def _new_id(self, c: int) -> str:
         """Ids do not grow with time: the agents' clocks are hours apart."""

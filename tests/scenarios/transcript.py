@@ -132,7 +132,7 @@ class Stage(World):
 
     def do_writes(self, said: dict[str, str], flags: set[str]) -> list[str]:
         run, ns, cid = self.runs[said["run"]], said.get("ns", ""), said["id"]
-        call = run.writes(ns, cid, said["task"], said.get("resume", ""), said["task"])
+        call = run.writes(ns, cid, [(said["task"], said.get("resume", ""))], said["task"])
         return self.send(call, self.router(said), flags)
 
     def do_end(self, said: dict[str, str], flags: set[str]) -> list[str]:

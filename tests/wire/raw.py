@@ -168,7 +168,6 @@ def first_event(
         id=EventId(SegmentId(segment), index),
         ns="",
         checkpoint_id=checkpoint_id,
-        task_id="",
         gen=seen.clock.gen,
         term=seen.clock.term,
         hlc=seen.clock.hlc + index,

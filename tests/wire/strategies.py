@@ -40,6 +40,7 @@ from checkpoint_router.core.records import (
     Event,
     Header,
     MetadataEntry,
+    TaskWrites,
     Typed,
     WriteRow,
     WriteSet,
@@ -82,13 +83,15 @@ checkpoints = st.builds(
     ).map(tuple),
     metadata=metadata,
 )
-write_sets = st.builds(
-    WriteSet,
+task_writes = st.builds(
+    TaskWrites,
+    task_id=ids_or_empty,
     task_path=texts,
     rows=st.lists(
         st.builds(WriteRow, st.integers(-(2**31), 2**31 - 1), ids_or_empty, contents), max_size=4
     ).map(tuple),
 )
+write_sets = st.builds(WriteSet, tasks=st.lists(task_writes, min_size=1, max_size=3).map(tuple))
 headers = st.builds(Header, token=payloads, gives_up=st.lists(event_ids, max_size=3).map(tuple))
 
 
@@ -100,7 +103,6 @@ def events(draw: st.DrawFn) -> Event:
         id=draw(event_ids),
         ns=draw(ids_or_empty),
         checkpoint_id=draw(ids),
-        task_id="" if isinstance(content, Checkpoint) else draw(ids_or_empty),
         gen=draw(st.integers(1, 2**63 - 1)),
         term=draw(signed),
         hlc=draw(signed),

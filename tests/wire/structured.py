@@ -15,7 +15,6 @@ def fill_event(message: pb.Event, event: Event, digest: bytes | None = None) -> 
     fill_event_id(message.id, event.id)
     message.checkpoint_ns = event.ns
     message.checkpoint_id = event.checkpoint_id
-    message.task_id = event.task_id
     message.generation = event.gen
     message.term = event.term
     message.hlc = event.hlc
@@ -29,9 +28,10 @@ def fill_event(message: pb.Event, event: Event, digest: bytes | None = None) -> 
         fill_checkpoint(message.checkpoint, event.content)
     else:
         message.write_set.SetInParent()
-        message.write_set.task_path = event.content.task_path
-        for row in event.content.rows:
-            line = message.write_set.rows.add(index=row.idx, channel=row.channel)
-            fill_content(line.content, row.content)
+        for task in event.content.tasks:
+            wrote = message.write_set.tasks.add(task_id=task.task_id, task_path=task.task_path)
+            for row in task.rows:
+                line = wrote.rows.add(index=row.idx, channel=row.channel)
+                fill_content(line.content, row.content)
     if digest is not None:
         message.digest = digest

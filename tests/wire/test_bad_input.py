@@ -23,6 +23,7 @@ from checkpoint_router.core.records import (
     Event,
     Header,
     MetadataEntry,
+    TaskWrites,
     Typed,
     WriteSet,
     pack_event,
@@ -252,11 +253,10 @@ def _metadata(event: pb.Event, text: str) -> None:
 BAD_EVENTS: dict[str, tuple[Callable[[pb.Event], object], type[RouterError], str]] = {
     "nothing in it": (lambda e: e.ClearField("content"), InvalidArgument, "event.content"),
     "a write set in a put": (
-        lambda e: e.write_set.rows.add(channel="c").content.__setattr__("empty", True),
+        lambda e: e.write_set.tasks.add(task_id="t"),
         InvalidArgument,
         "is not a checkpoint",
     ),
-    "a task": (lambda e: setattr(e, "task_id", "t"), InvalidArgument, "task_id"),
     "no checkpoint id": (lambda e: setattr(e, "checkpoint_id", ""), InvalidArgument, "is empty"),
     "an index of 0": (lambda e: setattr(e.id, "index", 0), InvalidArgument, "event.id.index"),
     "an index beyond all": (
@@ -341,9 +341,9 @@ BAD_PACKED: dict[str, tuple[Callable[[Event], bytes], type[RouterError], str]] =
     "no msgpack": (lambda e: b"\xc1", InvalidArgument, "event.packed is no event"),
     "cut off": (lambda e: pack_event(e)[:-1], InvalidArgument, "event.packed is no event"),
     "a byte too many": (lambda e: pack_event(e) + b"\0", InvalidArgument, "is no event"),
-    "a field too few": (lambda e: b"\x99" + pack_event(e)[1:], InvalidArgument, "is no event"),
+    "a field too few": (lambda e: b"\x98" + pack_event(e)[1:], InvalidArgument, "is no event"),
     "a field too many": (
-        lambda e: b"\x9b" + pack_event(e)[1:] + b"\xc0",
+        lambda e: b"\x9a" + pack_event(e)[1:] + b"\xc0",
         InvalidArgument,
         "not the canonical form",
     ),
@@ -372,7 +372,6 @@ BAD_PACKED: dict[str, tuple[Callable[[Event], bytes], type[RouterError], str]] =
     ),
     "no checkpoint id": (lambda e: _of(e, checkpoint_id=""), InvalidArgument, "checkpoint_id"),
     "NUL in a namespace": (lambda e: _of(e, ns="\0"), InvalidArgument, "checkpoint_ns"),
-    "a task": (lambda e: _of(e, task_id="t"), InvalidArgument, "event.task_id"),
     "generation 0": (lambda e: _of(e, gen=0), InvalidArgument, "event.generation is 0"),
     "a generation below 0": (lambda e: _of(e, gen=-1), InvalidArgument, "event.generation is -1"),
     "a stamp beyond all": (lambda e: _of(e, hlc=2**64 - 1), InvalidArgument, "event.hlc"),
@@ -427,7 +426,7 @@ BAD_PACKED: dict[str, tuple[Callable[[Event], bytes], type[RouterError], str]] =
         "twice",
     ),
     "a write set in a put": (
-        lambda e: _of(e, content=WriteSet(task_path="", rows=())),
+        lambda e: _of(e, content=WriteSet(tasks=(TaskWrites(task_id="", task_path="", rows=()),))),
         InvalidArgument,
         "is not a checkpoint",
     ),

@@ -247,7 +247,6 @@ def _event(*, channel: str = "c", version: Any = "1", key: str = "source") -> Ev
         id=EventId(SegmentId(bytes(16)), 1),
         ns="",
         checkpoint_id="c1",
-        task_id="",
         gen=1,
         term=0,
         hlc=1,

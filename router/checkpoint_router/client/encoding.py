@@ -45,6 +45,7 @@ from checkpoint_router.core.records import (
     Checkpoint,
     Content,
     MetadataEntry,
+    TaskWrites,
     Typed,
     WriteRow,
     WriteSet,
@@ -136,9 +137,9 @@ def encode_checkpoint(
 
 
 def encode_writes(
-    serde: SerializerProtocol, writes: Sequence[tuple[str, Any]], task_path: str
-) -> Encoded:
-    """The record of one `put_writes` call."""
+    serde: SerializerProtocol, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+) -> tuple[TaskWrites, list[NewBlob]]:
+    """One `put_writes` call, and the values that are rows of their own."""
     if len(writes) > limits.WRITE_ROWS_MAX:
         raise LimitExceeded(
             f"one put_writes call has {len(writes)} writes; the limit is {limits.WRITE_ROWS_MAX}."
@@ -160,7 +161,8 @@ def encode_writes(
             blobs.append(blob)
         checked_id("channel", channel, empty=True)
         rows.append(WriteRow(WRITES_IDX_MAP.get(channel, at), channel, content))
-    return Encoded(WriteSet(task_path=checked_path(task_path), rows=tuple(rows)), tuple(blobs))
+    path = checked_path(task_path)
+    return TaskWrites(task_id=task_id, task_path=path, rows=tuple(rows)), blobs
 
 
 def encode_metadata(

@@ -106,7 +106,7 @@ class Links:
             self._closed = True
             process_link, self._process_link = self._process_link, None
             loop_link, self._loop_link = self._loop_link, None
-        if loop_link and loop_link.loop is _running_loop():
+        if loop_link and loop_link.loop is running_loop():
             loop_link.abandon(_closed())
         elif loop_link:
             _call_soon(loop_link)
@@ -222,7 +222,8 @@ def _check_process() -> None:
         )
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop of this thread, if one runs."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -1,6 +1,7 @@
 """An operation: what one method of the saver does, once for the sync and the async half.
 
-It is a generator: it yields calls (name, request), is sent the answers, and returns the result.
+It is a generator: it yields calls, is sent the answers, and returns the result. It may also yield
+the turn of a caller that waits for another (`gathering`), and is sent what that brings.
 Whoever drives it does the IO. All up to the first yield happens when the saver is called, so
 values are serialised, and the order of a run's calls is fixed, before anything is awaited.
 """
@@ -9,6 +10,8 @@ from collections.abc import Callable, Generator
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from google.protobuf.message import Message
+
+from checkpoint_router.client.gathering import Turn
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -20,10 +23,12 @@ class Call(NamedTuple):
 
     name: str
     request: Message
+    waited_seconds: float = 0.0
+    """Of its caller's time, over already."""
 
 
-Operation = Generator[Call, Any, T]
-"""Yields calls, is sent their answers, returns T."""
+Operation = Generator[Call | Turn, Any, T]
+"""Yields calls and turns, is sent what they bring, returns T."""
 
 
 def call(

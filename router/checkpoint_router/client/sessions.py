@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 from checkpoint_router.client.arguments import Names
 from checkpoint_router.client.cache import Cache
+from checkpoint_router.client.gathering import Gathering
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import Session, ThreadClock
 from checkpoint_router.core.clock import Ranges, with_index
@@ -98,6 +99,8 @@ class Run:
     by_id: bool = field(kw_only=True)
     """The read named a checkpoint: the run goes on from there, and from nowhere else."""
     pid: int = field(default_factory=lambda: os.getpid())
+    gathering: Gathering = field(default_factory=Gathering)
+    """Of its write calls."""
     segment: SegmentId | None = None
     _next: int = 1
     _acknowledged: Ranges = ()
@@ -119,9 +122,7 @@ class Run:
             segment = self.segment
         return Session(token=self.token, segment=segment, acknowledged=acknowledged, inside=inside)
 
-    def event(
-        self, ns: str, checkpoint_id: str, task_id: str, content: Checkpoint | WriteSet
-    ) -> Event:
+    def event(self, ns: str, checkpoint_id: str, content: Checkpoint | WriteSet) -> Event:
         """The next event of the run's segment. Every byte of it is fixed here."""
         with self._lock:
             if self.segment is None:
@@ -140,7 +141,6 @@ class Run:
             id=EventId(self.segment, index),
             ns=ns,
             checkpoint_id=checkpoint_id,
-            task_id=task_id,
             gen=self.gen,
             term=term,
             hlc=hlc,

@@ -1,6 +1,7 @@
 """What the saver's writes do: checkpoints, pending writes, deletes, prunes and copies."""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -21,9 +22,10 @@ from checkpoint_router.client.arguments import (
     names_of,
 )
 from checkpoint_router.client.encoding import Encoded
+from checkpoint_router.client.gathering import ALONE, Batch, Turn
 from checkpoint_router.client.operations import Operation, call
 from checkpoint_router.client.reading import USELESS, Reading
-from checkpoint_router.client.sessions import Run
+from checkpoint_router.client.sessions import RUNTIME, Run
 from checkpoint_router.core import limits, records
 from checkpoint_router.core.answers import NewBlob, PruneStrategy
 from checkpoint_router.core.digests import event_digest
@@ -35,6 +37,7 @@ from checkpoint_router.core.errors import (
     Unavailable,
 )
 from checkpoint_router.core.ids import ThreadKey, checked_id
+from checkpoint_router.core.records import TaskWrites
 from checkpoint_router.v1 import checkpoint_service_pb2 as pb
 from checkpoint_router.wire import answers, requests
 from checkpoint_router.wire.events import packed_event
@@ -50,9 +53,10 @@ class _Put(NamedTuple):
 
     names: Names
     cid: str
-    task_id: str
     anew: Callable[[], Encoded]
     """Encodes it without what a run remembers."""
+    batch: Batch | None = None
+    """The write calls that it is of, where these are gathered."""
 
 
 class Writing:
@@ -83,7 +87,7 @@ class Writing:
             )
 
         known = self._sessions.run_of_write(names)
-        put = _Put(names, cid, "", lambda: encode(None))
+        put = _Put(names, cid, lambda: encode(None))
         run = yield from self._stored(put, known, encode(known))
         return encoding.config_of(run.carrier(), names.ns, cid)
 
@@ -94,8 +98,11 @@ class Writing:
         writes: Sequence[tuple[str, Any]],
         task_id: str,
         task_path: str,
+        *,
+        callers: object,
     ) -> Operation[None]:
-        """Stores one task's pending writes."""
+        """Stores one task's pending writes. `callers`: whose calls it may wait for (`gathering`);
+        None for nobody's."""
         names = names_of(config)
         if names.checkpoint_id is None:
             raise MissingId(
@@ -106,9 +113,57 @@ class Writing:
         checked_id("task_id", task_id, empty=True)
         if not checked_writes(writes):  # every write of the task went to an untracked channel
             return
-        encoded = encoding.encode_writes(serde, writes, task_path)
-        put = _Put(names, names.checkpoint_id, task_id, lambda: encoded)
-        yield from self._stored(put, self._sessions.run_of_write(names), encoded)
+        task, blobs = encoding.encode_writes(serde, writes, task_id, task_path)
+        run = self._sessions.run_of_write(names)
+        if run is not None and callers is not None and names.configurable.get(RUNTIME) is not None:
+            yield from self._gathered(names, run, task, blobs, callers)
+            self._sessions.bind(run, names.ns, names.checkpoint_id)
+        else:
+            yield from self._by_itself(names, run, task, blobs)
+
+    def _by_itself(
+        self, names: Names, run: Run | None, task: TaskWrites, blobs: Sequence[NewBlob]
+    ) -> Operation[None]:
+        encoded = Encoded(records.WriteSet(tasks=(task,)), tuple(blobs))
+        put = _Put(names, names.checkpoint_id or "", lambda: encoded)
+        yield from self._stored(put, run, encoded)
+
+    def _gathered(
+        self, names: Names, run: Run, task: TaskWrites, blobs: Sequence[NewBlob], callers: object
+    ) -> Operation[None]:
+        """Stores it with what else the run's tasks wrote on that checkpoint meanwhile."""
+        cid = names.checkpoint_id or ""
+        gathering, place = run.gathering, (names.ns, cid, callers)
+        batch = gathering.join(place, task, blobs, sum(len(b.value.data) for b in blobs))
+        if isinstance(batch, Turn):
+            turn = batch
+            try:
+                batch = yield turn
+            except BaseException:
+                gathering.leave(place, turn)
+                raise
+            if batch is None:
+                return
+            if batch is ALONE:
+                yield from self._by_itself(names, run, task, blobs)
+                return
+        encoded = Encoded(batch.content, tuple(batch.blobs))
+        try:
+            yield from self._store(_Put(names, cid, lambda: encoded, batch), run, encoded)
+        except _REFUSED:
+            gathering.ended(place, batch, ALONE)
+            if len(batch.tasks) == 1:
+                raise
+            yield from self._by_itself(names, run, task, blobs)
+        except Exception as e:
+            gathering.ended(place, batch, e)
+            raise
+        except BaseException:
+            # Its caller has gone. The others have not.
+            gathering.hand_on(place, batch)
+            raise
+        else:
+            gathering.ended(place, batch)
 
     def _stored(self, put: _Put, run: Run | None, encoded: Encoded) -> Operation[Run]:
         """Stores an event and returns its run."""
@@ -131,11 +186,16 @@ class Writing:
     def _store(
         self, put: _Put, run: Run, encoded: Encoded, *, again: bool = False
     ) -> Operation[None]:
-        names = put.names
-        event = run.event(names.ns, put.cid, put.task_id, encoded.content)
+        names, batch = put.names, put.batch
+        event = None if batch is None else batch.event
+        if event is None:
+            event = run.event(names.ns, put.cid, encoded.content)
+        began = None
+        if batch is not None:
+            batch.event, began = event, batch.began
         thread = self._reading.thread(names.thread)
         try:
-            answer = yield from self._sent(thread, run, event, encoded.blobs)
+            answer = yield from self._sent(thread, run, event, encoded.blobs, began)
             if answer.missing:
                 have = {b.hash: b for b in encoded.blobs}
                 if not again and not have.keys() >= set(answer.missing):
@@ -144,7 +204,7 @@ class Writing:
                     return (yield from self._store(put, run, put.anew(), again=True))
                 # Nothing was written, also of those that were sent: what one of them continues is
                 # not there (any more).
-                answer = yield from self._sent(thread, run, event, _whole(encoded.blobs))
+                answer = yield from self._sent(thread, run, event, _whole(encoded.blobs), began)
             if answer.missing:
                 raise _lacking(answer.missing)
         except BaseException as e:
@@ -158,9 +218,15 @@ class Writing:
             run.learn(names.ns, event.content)
 
     def _sent(
-        self, thread: ThreadKey, run: Run, event: records.Event, blobs: Sequence[NewBlob]
+        self,
+        thread: ThreadKey,
+        run: Run,
+        event: records.Event,
+        blobs: Sequence[NewBlob],
+        began: float | None,
     ) -> Operation[Any]:
-        """Sends an event with its values, those first that do not fit into one message with it."""
+        """Sends an event with its values, those first that do not fit into one message with it.
+        `began`: when its first caller came, if that is a while ago."""
         riding = sorted(blobs, key=_sent_bytes)
         size = sum(map(_sent_bytes, riding))
         while size > limits.INLINE_BLOBS_BYTES_MAX:
@@ -177,7 +243,9 @@ class Writing:
         packed = packed_event(event)
         sent = (thread, packed, event_digest(packed), riding)
         if isinstance(event.content, records.WriteSet):
-            return (yield call("put_writes", pb.PutWritesRequest(), requests.fill_put, *sent))
+            asked = call("put_writes", pb.PutWritesRequest(), requests.fill_put, *sent)
+            waited = 0.0 if began is None else time.monotonic() - began
+            return (yield asked._replace(waited_seconds=waited))
         return (yield call("put", pb.PutRequest(), requests.fill_put, *sent))
 
     # Removing and copying -------------------------------------------------------------

@@ -7,11 +7,12 @@ the winner makes a plain fork *continued*; what ran twice or was answered twice 
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from checkpoint_router.core.digests import conflict_id
 from checkpoint_router.core.history import History, bits
 from checkpoint_router.core.ids import EventId, SegmentId
-from checkpoint_router.core.records import Entry, Kind
+from checkpoint_router.core.records import Kind, TaskEntry
 
 
 class ConflictKind(StrEnum):
@@ -142,37 +143,40 @@ def _compare(
     history: History, left: int, right: int, tasks: dict[tuple[str, str, str], Task]
 ) -> set[ConflictKind]:
     kinds: set[ConflictKind] = set()
-    other = _by_key(history, right)
-    for key, mine in _by_key(history, left).items():
-        theirs = other.get(key)
-        if theirs is None:
-            continue
-        if mine[0].kind is Kind.CHECKPOINT:
-            if mine[-1].content != theirs[-1].content:
-                kinds.add(ConflictKind.SAME_ID_OTHER_CONTENT)
-            continue
+    mine, theirs = _done(history, left), _done(history, right)
+    for name in mine.checkpoints.keys() & theirs.checkpoints.keys():
+        if mine.checkpoints[name] != theirs.checkpoints[name]:
+            kinds.add(ConflictKind.SAME_ID_OTHER_CONTENT)
+    for key in mine.tasks.keys() & theirs.tasks.keys():
         kinds.add(ConflictKind.DOUBLE_EXECUTION)
-        entry = mine[0]
-        tasks[key[1:]] = Task(
-            ns=entry.ns,
-            checkpoint_id=entry.checkpoint_id,
-            task_id=entry.task_id,
-            task_path=entry.task_path,
-        )
-        if {e.answer for e in mine} - {b""} != {e.answer for e in theirs} - {b""} and (
-            any(e.answer for e in mine) and any(e.answer for e in theirs)
-        ):
+        ns, cid, task_id = key
+        path = mine.tasks[key][0].task_path
+        tasks[key] = Task(ns=ns, checkpoint_id=cid, task_id=task_id, task_path=path)
+        one, two = ({t.answer for t in of.tasks[key]} - {b""} for of in (mine, theirs))
+        if one and two and one != two:
             kinds.add(ConflictKind.DOUBLE_RESUME)
     return kinds
 
 
-def _by_key(history: History, mask: int) -> dict[tuple[Kind, str, str, str], list[Entry]]:
-    out: dict[tuple[Kind, str, str, str], list[Entry]] = {}
+class _Done(NamedTuple):
+    """What the events of one side did."""
+
+    checkpoints: dict[tuple[str, str], bytes]
+    """(namespace, id) to the digest of the last content."""
+    tasks: dict[tuple[str, str, str], list[TaskEntry]]
+    """(namespace, id, task) to its writes, in order."""
+
+
+def _done(history: History, mask: int) -> _Done:
+    done = _Done({}, {})
     for position in sorted(bits(mask), key=history.order):  # not as they happened to arrive
         entry = history.entries[position]
-        key = entry.kind, entry.ns, entry.checkpoint_id, entry.task_id
-        out.setdefault(key, []).append(entry)
-    return out
+        if entry.kind is Kind.CHECKPOINT:
+            done.checkpoints[entry.ns, entry.checkpoint_id] = entry.content
+        for task in entry.tasks:
+            key = entry.ns, entry.checkpoint_id, task.task_id
+            done.tasks.setdefault(key, []).append(task)
+    return done
 
 
 def _side(history: History, segment: SegmentId, unknown: int, winner: int) -> Side:

@@ -40,7 +40,15 @@ MANIFEST_ENTRIES_MAX: Final = 10_000
 """Channels of one checkpoint."""
 
 WRITE_ROWS_MAX: Final = 10_000
-"""Rows of one `put_writes` call."""
+"""Rows of one `put_writes` call, and of those that are stored together."""
+
+WRITE_TASKS_MAX: Final = 256
+"""Calls of `put_writes` that are stored together. Larger: a graph of that many parallel tasks has
+fewer events. Smaller: what one event holds is less."""
+
+WRITE_SET_BYTES_MAX: Final = 256 * KIB
+"""Their values, unless one call has more by itself. Larger: one message and one transaction carry
+more, and keep others waiting for longer."""
 
 INLINE_BLOBS_BYTES_MAX: Final = 4 * MIB
 """Blobs that ride in one put or one answer. The rest goes before it, or is fetched after it, in

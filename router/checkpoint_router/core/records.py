@@ -8,6 +8,7 @@ so a field that is moved or added is another format.
 """
 
 import json
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
@@ -91,11 +92,20 @@ class WriteRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     content: Content
 
 
-class WriteSet(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=2, gc=False):
+class TaskWrites(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """The rows of one `put_writes` call."""
 
+    task_id: str
     task_path: str
     rows: tuple[WriteRow, ...]
+
+
+class WriteSet(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=2, gc=False):
+    """The writes of one or several tasks on one checkpoint, stored together: the calls of one run
+    that came while another was on its way."""
+
+    tasks: tuple[TaskWrites, ...]
+    """In the order of the calls."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -114,8 +124,6 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False
     id: EventId
     ns: str
     checkpoint_id: str
-    task_id: str
-    """Empty for a checkpoint."""
     gen: int
     term: int
     hlc: int
@@ -131,8 +139,22 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False
 
     def blobs(self) -> tuple[bytes, ...]:
         """Hashes of the blobs that the event names, each once, in order."""
-        parts = self.content.manifest if isinstance(self.content, Checkpoint) else self.content.rows
+        content = self.content
+        parts: Iterable[ChannelEntry | WriteRow]
+        if isinstance(content, Checkpoint):
+            parts = content.manifest
+        else:
+            parts = (row for task in content.tasks for row in task.rows)
         return tuple(dict.fromkeys(p.content.hash for p in parts if isinstance(p.content, Blob)))
+
+
+class TaskEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the causal core needs of one task's writes."""
+
+    task_id: str
+    task_path: str
+    answer: bytes
+    """Digest of its `__resume__` rows; empty if there is none."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -142,8 +164,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False
     kind: Kind
     ns: str
     checkpoint_id: str
-    task_id: str
-    task_path: str
+    tasks: tuple[TaskEntry, ...]
+    """Of a write set."""
     parent_id: str | None
     run_id: str | None
     """Metadata `run_id` of a checkpoint, for `delete_for_runs`."""
@@ -154,8 +176,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False
     digest: bytes
     content: bytes
     """Digest of the content alone, to tell a repeat from another checkpoint of the same id."""
-    answer: bytes
-    """Digest of the `__resume__` rows of a write set; empty if there is none."""
     erased: bool = False
     """Pruned: the event still counts as known, but is no longer shown."""
 
@@ -188,18 +208,18 @@ def unpack_event(packed: bytes) -> Event:
 def entry_of(event: Event, digest: bytes) -> Entry:
     """The index entry of `event`, whose digest is given."""
     content = event.content
-    task_path, parent_id, run_id, answer = "", None, None, b""
+    tasks: tuple[TaskEntry, ...] = ()
+    parent_id = run_id = None
     if isinstance(content, Checkpoint):
         parent_id, run_id = content.parent_id, _run_id(content)
     else:
-        task_path, answer = content.task_path, _answer(content)
+        tasks = tuple(TaskEntry(t.task_id, t.task_path, _answer(t)) for t in content.tasks)
     return Entry(
         id=event.id,
         kind=event.kind,
         ns=event.ns,
         checkpoint_id=event.checkpoint_id,
-        task_id=event.task_id,
-        task_path=task_path,
+        tasks=tasks,
         parent_id=parent_id,
         run_id=run_id,
         term=event.term,
@@ -208,7 +228,6 @@ def entry_of(event: Event, digest: bytes) -> Entry:
         header=event.header,
         digest=digest,
         content=content_digest(_ENCODER.encode(content)),
-        answer=answer,
     )
 
 
@@ -233,6 +252,6 @@ def _run_id(c: Checkpoint) -> str | None:
     return None
 
 
-def _answer(w: WriteSet) -> bytes:
-    rows = tuple(r.content for r in w.rows if r.channel == RESUME)
+def _answer(task: TaskWrites) -> bytes:
+    rows = tuple(r.content for r in task.rows if r.channel == RESUME)
     return content_digest(_ENCODER.encode(rows)) if rows else b""

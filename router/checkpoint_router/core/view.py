@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from checkpoint_router.core.history import History, Lineage, bits
 from checkpoint_router.core.ids import EventId, SegmentId
-from checkpoint_router.core.records import Entry, WriteRow, WriteSet
+from checkpoint_router.core.records import Entry, TaskWrites, WriteRow
 from checkpoint_router.core.token import Base, Cut
 
 
@@ -107,18 +107,18 @@ def listed(
             yield c, n
 
 
-def fold(sets: Iterable[tuple[str, WriteSet]]) -> list[tuple[str, str, WriteRow]]:
-    """(task id, task path, row) by LangGraph's rule, of (task id, write set) in lineage order.
+def fold(calls: Iterable[TaskWrites]) -> list[tuple[str, str, WriteRow]]:
+    """(task id, task path, row) by LangGraph's rule, of what tasks wrote in lineage order.
 
     A regular write (idx >= 0) keeps its first row, a special one (idx < 0) its last; the result
     is sorted by (task path, task id, idx), code point by code point.
     """
     rows: dict[tuple[str, int], tuple[str, WriteRow]] = {}
-    for task_id, write_set in sets:
-        for row in write_set.rows:
-            key = (task_id, row.idx)
+    for call in calls:
+        for row in call.rows:
+            key = (call.task_id, row.idx)
             if row.idx < 0 or key not in rows:
-                rows[key] = (write_set.task_path, row)
+                rows[key] = (call.task_path, row)
     found = [(task_id, path, row) for (task_id, _), (path, row) in rows.items()]
     return sorted(found, key=lambda r: (r[1], r[0], r[2].idx))
 

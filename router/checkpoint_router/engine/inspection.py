@@ -132,12 +132,13 @@ class _Drawn:
             assert isinstance(content, WriteSet)
             found += [
                 WriteSummary(
-                    task_id=event.task_id,
-                    task_path=content.task_path,
+                    task_id=task.task_id,
+                    task_path=task.task_path,
                     channel=row.channel,
                     size_bytes=self._bytes([row.content]),
                 )
-                for row in content.rows
+                for task in content.tasks
+                for row in task.rows
             ]
         return tuple(found)
 

@@ -426,10 +426,10 @@ def _removed(history: History) -> tuple[int, int]:
 
 
 def _folded(events: Sequence[Event]) -> tuple[PendingWrite, ...]:
-    sets = [(e.task_id, e.content) for e in events if isinstance(e.content, WriteSet)]
+    calls = [t for e in events if isinstance(e.content, WriteSet) for t in e.content.tasks]
     return tuple(
         PendingWrite(
             task_id=task, task_path=path, idx=row.idx, channel=row.channel, content=row.content
         )
-        for task, path, row in view.fold(sets)
+        for task, path, row in view.fold(calls)
     )

@@ -327,25 +327,52 @@ class WriteRow(_message.Message):
 Global___WriteRow: _TypeAlias = WriteRow  # noqa: Y015
 
 @_typing.final
-class WriteSet(_message.Message):
+class TaskWrites(_message.Message):
     """The rows of one put_writes call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    TASK_ID_FIELD_NUMBER: _builtins.int
     TASK_PATH_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
     task_path: _builtins.str
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___WriteRow]: ...
     def __init__(
         self,
         *,
+        task_id: _builtins.str = ...,
         task_path: _builtins.str = ...,
         rows: _abc.Iterable[Global___WriteRow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "task_path", b"task_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "task_id", b"task_id", "task_path", b"task_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskWrites: _TypeAlias = TaskWrites  # noqa: Y015
+
+@_typing.final
+class WriteSet(_message.Message):
+    """The writes of one or several tasks on one checkpoint, in the order of the calls: what a run wrote
+    while another call of it was on its way is stored together.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskWrites]: ...
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[Global___TaskWrites] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,7 +467,6 @@ class Event(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     CHECKPOINT_NS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
-    TASK_ID_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
     HLC_FIELD_NUMBER: _builtins.int
@@ -452,8 +478,6 @@ class Event(_message.Message):
     PACKED_FIELD_NUMBER: _builtins.int
     checkpoint_ns: _builtins.str
     checkpoint_id: _builtins.str
-    task_id: _builtins.str
-    """Empty for a checkpoint."""
     generation: _builtins.int
     term: _builtins.int
     hlc: _builtins.int
@@ -488,7 +512,6 @@ class Event(_message.Message):
         id: Global___EventId | None = ...,
         checkpoint_ns: _builtins.str = ...,
         checkpoint_id: _builtins.str = ...,
-        task_id: _builtins.str = ...,
         generation: _builtins.int = ...,
         term: _builtins.int = ...,
         hlc: _builtins.int = ...,
@@ -501,7 +524,7 @@ class Event(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "content", b"content", "header", b"header", "id", b"id", "write_set", b"write_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "checkpoint", b"checkpoint", "checkpoint_id", b"checkpoint_id", "checkpoint_ns", b"checkpoint_ns", "content", b"content", "digest", b"digest", "generation", b"generation", "header", b"header", "hlc", b"hlc", "id", b"id", "packed", b"packed", "task_id", b"task_id", "term", b"term", "write_set", b"write_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "checkpoint", b"checkpoint", "checkpoint_id", b"checkpoint_id", "checkpoint_ns", b"checkpoint_ns", "content", b"content", "digest", b"digest", "generation", b"generation", "header", b"header", "hlc", b"hlc", "id", b"id", "packed", b"packed", "term", b"term", "write_set", b"write_set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["checkpoint", "write_set"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015

@@ -46,11 +46,8 @@ def checked_event(event: Event) -> Event:
     if event.header is not None:
         _header(event.header)
     if isinstance(event.content, Checkpoint):
-        if event.task_id:
-            raise invalid("event.task_id", "is set for a checkpoint, which belongs to no task.")
         _checkpoint(event.content)
     else:
-        checked_name("event.task_id", event.task_id, empty=True)
         _write_set(event.content)
     return event
 
@@ -109,13 +106,20 @@ def _metadata(metadata: tuple[MetadataEntry, ...]) -> None:
 
 
 def _write_set(writes: WriteSet) -> None:
-    checked_size("write_set.rows", len(writes.rows), limits.WRITE_ROWS_MAX, "rows")
-    checked_path(writes.task_path)
-    for row in writes.rows:
-        if not -_ROW_INDEX_MAX - 1 <= row.idx <= _ROW_INDEX_MAX:
-            raise invalid("rows.index", f"is {row.idx}, which 32 bits cannot hold.")
-        checked_name("rows.channel", row.channel, empty=True)
-        _content(row.content, "rows")
+    tasks = writes.tasks
+    if not tasks:
+        raise invalid("write_set.tasks", "is empty; a write set is what at least one task wrote.")
+    checked_size("write_set.tasks", len(tasks), limits.WRITE_TASKS_MAX, "tasks")
+    rows = sum(len(task.rows) for task in tasks)
+    checked_size("write_set.rows", rows, limits.WRITE_ROWS_MAX, "rows")
+    for task in tasks:
+        checked_name("tasks.task_id", task.task_id, empty=True)
+        checked_path(task.task_path)
+        for row in task.rows:
+            if not -_ROW_INDEX_MAX - 1 <= row.idx <= _ROW_INDEX_MAX:
+                raise invalid("rows.index", f"is {row.idx}, which 32 bits cannot hold.")
+            checked_name("rows.channel", row.channel, empty=True)
+            _content(row.content, "rows")
 
 
 def _content(content: Content, what: str) -> None:

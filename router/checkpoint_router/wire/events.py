@@ -22,6 +22,7 @@ from checkpoint_router.core.records import (
     Event,
     Header,
     MetadataEntry,
+    TaskWrites,
     Typed,
     Version,
     WriteRow,
@@ -77,7 +78,6 @@ def _event(message: pb.Event) -> Event:
         id=EventId(SegmentId(message.id.segment), message.id.index),
         ns=message.checkpoint_ns,
         checkpoint_id=message.checkpoint_id,
-        task_id=message.task_id,
         gen=message.generation,
         term=message.term,
         hlc=message.hlc,
@@ -223,10 +223,11 @@ def _explain(event: Event) -> None:
     content = event.content
     checked_id("checkpoint_ns", event.ns, empty=True)
     checked_id("checkpoint_id", event.checkpoint_id)
-    checked_id("task_id", event.task_id, empty=True)
     if isinstance(content, WriteSet):
-        for row in content.rows:
-            checked_id("channel", row.channel, empty=True)
+        for task in content.tasks:
+            checked_id("task_id", task.task_id, empty=True)
+            for row in task.rows:
+                checked_id("channel", row.channel, empty=True)
         return
     checked_id("parent_id", content.parent_id or "", empty=True)
     for line in content.manifest:
@@ -237,11 +238,17 @@ def _explain(event: Event) -> None:
 
 def _write_set_of(message: pb.WriteSet) -> WriteSet:
     return WriteSet(
-        task_path=message.task_path,
-        rows=tuple(
-            WriteRow(row.index, row.channel, content_of(row.content, "rows"))
-            for row in message.rows
-        ),
+        tasks=tuple(
+            TaskWrites(
+                task_id=task.task_id,
+                task_path=task.task_path,
+                rows=tuple(
+                    WriteRow(row.index, row.channel, content_of(row.content, "rows"))
+                    for row in task.rows
+                ),
+            )
+            for task in message.tasks
+        )
     )
 
 

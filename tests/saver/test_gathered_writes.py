@@ -1,0 +1,183 @@
+"""Write calls of a run that come at once share an event; each is answered, and shown, by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from checkpoint_router.client.links import Links
+from checkpoint_router.core import errors, limits
+
+from .calls import Calls
+from .proxy import Proxy
+from .shapes import chain, cid, conf
+
+pytestmark = pytest.mark.router_only
+
+NAMES = [f"{number:032x}" for number in range(20)]
+VALUE = "v" * 5000
+"""A row of its own."""
+
+
+def inside(config: dict[str, Any], runtime: object) -> dict[str, Any]:
+    """The config of a call that a graph's run makes."""
+    return {"configurable": {**config["configurable"], "__pregel_runtime": runtime}}
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the calls that savers make."""
+    made: list[str] = []
+    call, acall = Links.call, Links.acall
+
+    def note(self: Links, name: str, *rest: Any, **named: Any) -> Any:
+        made.append(name)
+        return call(self, name, *rest, **named)
+
+    def anote(self: Links, name: str, *rest: Any, **named: Any) -> Any:
+        made.append(name)
+        return acall(self, name, *rest, **named)
+
+    monkeypatch.setattr(Links, "call", note)
+    monkeypatch.setattr(Links, "acall", anote)
+    return made
+
+
+async def a_run(calls: Calls, reader: Calls) -> dict[str, Any]:
+    """A run that has read, and stored its first checkpoint: the config of its writes there."""
+    runtime = SimpleNamespace(control=object())
+    await calls.get_tuple(inside(conf(), runtime))
+    stored = await calls.put(
+        inside(conf(), runtime),
+        {"v": 4, "id": cid(1), "ts": "", "channel_values": {}, "channel_versions": {},
+         "versions_seen": {}, "updated_channels": None},
+        {"source": "input", "step": -1, "parents": {}}, {},
+    )  # fmt: skip
+    assert (await reader.read(conf())).checkpoint["id"] == cid(1)
+    return inside(stored, runtime)
+
+
+async def at_once(calls: Calls, config: dict[str, Any], names: Sequence[str]) -> list[Any]:
+    """What each call gives, all of them under way together."""
+    made = (calls.put_writes(config, [("x", name), ("y", VALUE + name)], name) for name in names)
+    return await asyncio.gather(*made, return_exceptions=True)
+
+
+async def written(reader: Calls) -> list[Any]:
+    """The pending writes of the newest checkpoint."""
+    return list((await reader.read(conf())).pending_writes or ())
+
+
+def expected(names: Sequence[str]) -> list[tuple[str, str, str]]:
+    return [
+        (name, channel, value)
+        for name in sorted(names)
+        for channel, value in (("x", name), ("y", VALUE + name))
+    ]
+
+
+async def test_calls_at_once_are_few_events_and_all_of_them_are_there(
+    calls: Calls, another: Callable[..., Calls], sent: list[str]
+) -> None:
+    config = await a_run(calls, another())
+    sent.clear()
+    assert await at_once(calls, config, NAMES) == [None] * len(NAMES)
+    assert 1 < sent.count("put_writes") < len(NAMES)
+    for reader in (calls, another()):
+        assert await written(reader) == expected(NAMES)
+    await calls.put_writes(config, [("z", 1)], "f" * 32)
+    assert len(await written(another())) == 2 * len(NAMES) + 1
+
+
+@pytest.mark.parametrize("flavour", ["async"])  # a worker that waits cannot be cancelled
+async def test_a_caller_that_is_cancelled_takes_nobody_with_it(
+    another: Callable[..., Calls], router: Any
+) -> None:
+    with Proxy(router.target) as proxy:
+        calls, reader = another(target=proxy.target), another()
+        config = await a_run(calls, reader)
+        proxy.hold_answers()
+        first, *others = (
+            asyncio.ensure_future(calls.put_writes(config, [("x", name)], name))
+            for name in NAMES[:5]
+        )
+        while len(await written(reader)) < 1:
+            assert not first.done()
+        # The first has made its call, the others wait for it, and then the third makes theirs.
+        others[0].cancel()
+        await asyncio.sleep(0)
+        first.cancel()
+        while len(await written(reader)) < 5:
+            assert not any(each.done() for each in others[1:])
+        others[1].cancel()  # It has made the call of all that waited.
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not any(each.done() for each in others[2:]), "nobody has told them"
+        proxy.pass_all()
+        await asyncio.gather(*others[2:])
+        for gone in (first, *others[:2]):
+            with pytest.raises(asyncio.CancelledError):
+                await gone
+    assert await written(another()) == [(name, "x", name) for name in NAMES[:5]]
+
+
+async def test_a_batch_that_a_broken_connection_holds_up_is_stored_once(
+    another: Callable[..., Calls], router: Any
+) -> None:
+    with Proxy(router.target) as proxy:
+        calls = another(target=proxy.target)
+        config = await a_run(calls, another())
+        proxy.cut_after(3000)  # in the middle of the second call
+        assert await at_once(calls, config, NAMES) == [None] * len(NAMES)
+        assert not proxy.is_to_cut
+    assert await written(another()) == expected(NAMES)
+
+
+async def test_without_an_answer_all_of_them_end_at_the_deadline(
+    another: Callable[..., Calls], router: Any
+) -> None:
+    with Proxy(router.target) as proxy:
+        calls = another(target=proxy.target, timeout_seconds=1.0)
+        config = await a_run(calls, another())
+        proxy.hold_answers()
+        ended = await at_once(calls, config, NAMES[:4])
+    assert [type(each) for each in ended] == [errors.DeadlineExceeded] * 4
+
+
+async def test_of_a_deleted_thread_each_call_is_told(
+    calls: Calls, another: Callable[..., Calls]
+) -> None:
+    config = await a_run(calls, another())
+    await another().call("delete_thread", "t")
+    ended = await at_once(calls, config, NAMES[:4])
+    assert [type(each) for each in ended] == [errors.ThreadDeleted] * 4
+
+
+async def test_a_value_that_fills_a_batch_delays_none_behind_it(
+    calls: Calls, another: Callable[..., Calls]
+) -> None:
+    config = await a_run(calls, another())
+    large = "l" * (limits.WRITE_SET_BYTES_MAX + 1)
+    values = [large if number % 3 == 1 else "small" for number in range(9)]
+    await asyncio.gather(
+        *(
+            calls.put_writes(config, [("x", value)], name)
+            for name, value in zip(NAMES, values, strict=False)
+        )
+    )
+    assert await written(another()) == [
+        (name, "x", value) for name, value in zip(NAMES, values, strict=False)
+    ]
+
+
+async def test_outside_a_run_each_call_is_an_event(calls: Calls, sent: list[str]) -> None:
+    await chain(calls, [1])
+    sent.clear()
+    await asyncio.gather(
+        *(calls.put_writes(conf(checkpoint_id=cid(1)), [("x", 1)], name) for name in NAMES)
+    )
+    assert sent.count("put_writes") == len(NAMES)
