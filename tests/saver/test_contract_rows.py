@@ -204,6 +204,10 @@ async def test_versions_of_two_branches_differ_and_grow(calls: Calls) -> None:
     assert first < right
     assert left != right
     assert next_version(7, None) > next_version(None, None)
+    # A thread begun under a saver whose counter has more digits goes on growing here.
+    for count in (1, 9, 10, 10**6):
+        elsewhere = f"{count:032}.{2**62:016}"
+        assert elsewhere < next_version(elsewhere, None) < next_version(f"{count + 1:032}.1", None)
 
 
 async def test_updated_channels_and_unknown_keys_of_a_checkpoint_are_kept(calls: Calls) -> None:

@@ -281,9 +281,10 @@ class RouterSaver(BaseCheckpointSaver[str]):
             count = int(current.split(".", 1)[0])
         elif current is not None:
             count = int(current)
-        # Each version is repeated in every later checkpoint, where it was seen and where it is.
+        # Each version is repeated in every later checkpoint, where it was seen and where it is, so
+        # it is short; after the many zeros of a thread begun elsewhere it still is the greater one.
         apart = int(random.random() * 1e10)  # noqa: S311 # tells apart, hides nothing
-        return f"{count + 1:032}.{apart:010}"
+        return f"{count + 1:010}.{apart:010}"
 
     def _drive(self, operation: Operation[T]) -> T:
         try:
