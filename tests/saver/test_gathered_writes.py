@@ -72,6 +72,13 @@ async def written(reader: Calls) -> list[Any]:
     return list((await reader.read(conf())).pending_writes or ())
 
 
+async def a_deadline(calls: Calls, proxy: Proxy) -> None:
+    """As much time as a call of this saver has."""
+    proxy.hold_answers()
+    with pytest.raises(errors.DeadlineExceeded):
+        await calls.get_tuple(conf())
+
+
 def expected(names: Sequence[str]) -> list[tuple[str, str, str]]:
     return [
         (name, channel, value)
@@ -181,3 +188,58 @@ async def test_outside_a_run_each_call_is_an_event(calls: Calls, sent: list[str]
         *(calls.put_writes(conf(checkpoint_id=cid(1)), [("x", 1)], name) for name in NAMES)
     )
     assert sent.count("put_writes") == len(NAMES)
+
+
+@pytest.mark.parametrize("flavour", ["async"])
+async def test_a_call_that_is_never_awaited_or_cancelled_at_once_holds_up_nobody(
+    calls: Calls, another: Callable[..., Calls]
+) -> None:
+    config = await a_run(calls, another())
+    unused = calls.saver.aput_writes(config, [("x", "unused")], NAMES[0])  # type: ignore[arg-type]
+    gone, *others = (
+        asyncio.ensure_future(calls.saver.aput_writes(config, [("x", name)], name))  # type: ignore[arg-type]
+        for name in NAMES[1:5]
+    )
+    gone.cancel()
+    ended = await asyncio.gather(gone, *others, return_exceptions=True)  # which keeps its traceback
+    assert isinstance(ended[0], asyncio.CancelledError)
+    assert ended[1:] == [None] * 3
+    unused.close()
+    assert [task for task, _, _ in await written(another())] == NAMES[2:5]
+
+
+@pytest.mark.parametrize("flavour", ["async"])
+async def test_the_time_of_a_call_begins_when_it_is_awaited(
+    another: Callable[..., Calls], router: Any
+) -> None:
+    calls = another(timeout_seconds=1.0)
+    config = await a_run(calls, another())
+    late = calls.saver.aput_writes(config, [("x", 1)], NAMES[0])  # type: ignore[arg-type]
+    with Proxy(router.target) as proxy:  # A graph that bounds what runs at once lets it wait.
+        await a_deadline(another(target=proxy.target, timeout_seconds=1.1), proxy)
+    await late
+    assert await written(another()) == [(NAMES[0], "x", 1)]
+
+
+@pytest.mark.parametrize("flavour", ["async"])
+async def test_who_joins_late_has_its_own_time(another: Callable[..., Calls], router: Any) -> None:
+    with Proxy(router.target) as proxy:
+        calls = another(target=proxy.target, timeout_seconds=2.0)
+        config = await a_run(calls, another())
+        proxy.hold_answers()
+        early = [
+            asyncio.ensure_future(calls.put_writes(config, [("x", name)], name))
+            for name in NAMES[:3]
+        ]
+        await a_deadline(another(target=proxy.target, timeout_seconds=1.0), proxy)
+        late = asyncio.ensure_future(calls.put_writes(config, [("x", 1)], NAMES[3]))
+        for each in early:
+            with pytest.raises(errors.DeadlineExceeded, match=r"within 2 s"):
+                await each
+        assert not late.done()
+        proxy.pass_all()
+        await late
+    assert await written(another()) == [
+        *((name, "x", name) for name in NAMES[:3]),
+        (NAMES[3], "x", 1),
+    ]

@@ -28,6 +28,7 @@ from checkpoint_router.client.calls import Prepared
 from checkpoint_router.client.loop_link import LoopLink, asyncio_half
 from checkpoint_router.client.process_link import ProcessLink
 from checkpoint_router.client.route import pause_seconds
+from checkpoint_router.client.running import running_loop
 from checkpoint_router.client.target import Target
 from checkpoint_router.client.trace import traceparent
 from checkpoint_router.core.errors import (
@@ -59,13 +60,16 @@ class Links:
         self._loop_link: LoopLink | None = None
         self._closed = False
 
-    def call(self, name: str, request: Message, *, timeout_seconds: float) -> Any:
-        """Makes the call `name` of v1 and returns its response message.
+    def call(
+        self, name: str, request: Message, waited: float = 0.0, *, timeout_seconds: float
+    ) -> Any:
+        """Makes the call `name` of v1 and returns its response message. `waited`: seconds of the
+        caller's time that are over already.
 
         Raises the router's error; DeadlineExceeded when the time is over (what became of the
         call is unknown, a repeat has the effect of one); SaverClosed; ForkedSaver.
         """
-        tries = _Tries(self.target, name, request, timeout_seconds)
+        tries = _Tries(self.target, name, request, timeout_seconds, waited)
         link = self._of_process()
         while True:
             result = link.call(tries.prepared, tries.seconds_left())
@@ -74,9 +78,11 @@ class Links:
                 return getattr(result, name)
             time.sleep(pause)
 
-    async def acall(self, name: str, request: Message, *, timeout_seconds: float) -> Any:
+    async def acall(
+        self, name: str, request: Message, waited: float = 0.0, *, timeout_seconds: float
+    ) -> Any:
         """As `call`, on the running loop. The request is serialised before the first await."""
-        tries = _Tries(self.target, name, request, timeout_seconds)
+        tries = _Tries(self.target, name, request, timeout_seconds, waited)
         link = self._of_loop()
         while True:
             result = await link.acall(tries.prepared, tries.seconds_left())
@@ -144,11 +150,13 @@ class Links:
 class _Tries:
     """One call from its first try to its end: its bytes, its deadline, and what to do next."""
 
-    def __init__(self, target: Target, name: str, request: Message, seconds: float) -> None:
+    def __init__(
+        self, target: Target, name: str, request: Message, seconds: float, waited: float
+    ) -> None:
         self.prepared = Prepared.of(name, request, traceparent())
         self._target = target
         self._seconds = seconds
-        self._deadline = time.monotonic() + seconds
+        self._deadline = time.monotonic() + seconds - waited
         self._refusals = 0
         self._refusal: RouterError | None = None
         """The last of them: the time may end while the next try has no answer yet."""
@@ -220,14 +228,6 @@ def _check_process() -> None:
             f"multiprocessing's 'spawn' or 'forkserver', or fork before the first call of any "
             f"saver."
         )
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The loop of this thread, if one runs."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _call_soon(link: LoopLink) -> None:

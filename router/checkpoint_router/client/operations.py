@@ -1,13 +1,14 @@
 """An operation: what one method of the saver does, once for the sync and the async half.
 
 It is a generator: it yields calls, is sent the answers, and returns the result. It may also yield
-the turn of a caller that waits for another (`gathering`), and is sent what that brings.
+the turn of a caller that waits for another (`gathering`), and is sent what that brings; or AWAITED,
+and is sent nothing as soon as somebody waits for it: a coroutine may never be awaited.
 Whoever drives it does the IO. All up to the first yield happens when the saver is called, so
 values are serialised, and the order of a run's calls is fixed, before anything is awaited.
 """
 
 from collections.abc import Callable, Generator
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from google.protobuf.message import Message
 
@@ -27,8 +28,16 @@ class Call(NamedTuple):
     """Of its caller's time, over already."""
 
 
-Operation = Generator[Call | Turn, Any, T]
-"""Yields calls and turns, is sent what they bring, returns T."""
+class Awaited:
+    """That somebody waits for the operation."""
+
+
+AWAITED: Final = Awaited()
+
+Step = Call | Turn | Awaited
+
+Operation = Generator[Step, Any, T]
+"""Yields what it needs, is sent that, returns T."""
 
 
 def call(

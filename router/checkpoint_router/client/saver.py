@@ -5,11 +5,9 @@ serialiser is each clone's own and is looked up at every call. The sync and the 
 the same operations, each with links of its own, and neither ever waits for the other.
 """
 
-import asyncio
 import random
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Coroutine,
     Iterator,
     Mapping,
@@ -29,10 +27,10 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpoint_router.client.cache import Cache
-from checkpoint_router.client.gathering import WORKERS, Turn
-from checkpoint_router.client.links import Links, running_loop
+from checkpoint_router.client.gathering import Turn
+from checkpoint_router.client.links import Links
 from checkpoint_router.client.listing import Listing
-from checkpoint_router.client.operations import Call, Operation
+from checkpoint_router.client.operations import Call, Operation, Step
 from checkpoint_router.client.reading import Reading
 from checkpoint_router.client.sessions import Sessions
 from checkpoint_router.client.target import Target
@@ -161,9 +159,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
     ) -> None:
         """Stores a task's writes, also before their checkpoint. Durable on return."""
         self._drive(
-            self._writing.put_writes(
-                self.serde, config, writes, task_id, task_path, callers=WORKERS
-            )
+            self._writing.put_writes(self.serde, config, writes, task_id, task_path, by_task=False)
         )
 
     def delete_thread(self, thread_id: str) -> None:
@@ -239,9 +235,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
     ) -> Coroutine[Any, Any, None]:
         """As `put_writes`."""
         return self._adrive(
-            self._writing.put_writes(
-                self.serde, config, writes, task_id, task_path, callers=running_loop()
-            )
+            self._writing.put_writes(self.serde, config, writes, task_id, task_path, by_task=True)
         )
 
     async def adelete_thread(self, thread_id: str) -> None:
@@ -299,33 +293,30 @@ class RouterSaver(BaseCheckpointSaver[str]):
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]  # an Operation[T] ends with a T
 
-    def _bring(self, step: Call | Turn) -> Any:
-        if isinstance(step, Turn):
-            return step.future.result()  # who makes the call has a deadline
-        seconds = self._timeout_seconds - step.waited_seconds
-        return self._links.call(step.name, step.request, timeout_seconds=seconds)
-
-    def _abring(self, step: Call | Turn) -> Awaitable[Any]:
-        if isinstance(step, Turn):
-            return asyncio.wrap_future(step.future)
-        seconds = self._timeout_seconds - step.waited_seconds
-        return self._links.acall(step.name, step.request, timeout_seconds=seconds)
+    def _bring(self, step: Step) -> Any:
+        if isinstance(step, Call):
+            return self._links.call(*step, timeout_seconds=self._timeout_seconds)
+        return step.wait() if isinstance(step, Turn) else None
 
     def _adrive(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         """Runs the operation up to its first call now, the rest when it is awaited."""
         try:
-            step: Call | Turn | Exception = next(operation)
+            step: Step | Exception = next(operation)
         except Exception as e:  # noqa: BLE001 # raised when awaited, as by a coroutine function
             step = e
         return self._rest(operation, step)
 
-    async def _rest(self, operation: Operation[T], step: Call | Turn | Exception) -> T:
+    async def _rest(self, operation: Operation[T], step: Step | Exception) -> T:
+        seconds = self._timeout_seconds
         try:
             if isinstance(step, Exception):
                 raise step
             while True:
                 try:
-                    answer = await self._abring(step)
+                    if isinstance(step, Call):
+                        answer = await self._links.acall(*step, timeout_seconds=seconds)
+                    else:
+                        answer = (await step) if isinstance(step, Turn) else None
                 except BaseException as e:  # noqa: BLE001 # the operation decides what it means
                     step = operation.throw(e)
                 else:

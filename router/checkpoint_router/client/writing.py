@@ -1,5 +1,6 @@
 """What the saver's writes do: checkpoints, pending writes, deletes, prunes and copies."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -22,14 +23,16 @@ from checkpoint_router.client.arguments import (
     names_of,
 )
 from checkpoint_router.client.encoding import Encoded
-from checkpoint_router.client.gathering import ALONE, Batch, Turn
-from checkpoint_router.client.operations import Operation, call
+from checkpoint_router.client.gathering import WORKERS, Batch, Turn
+from checkpoint_router.client.operations import AWAITED, Operation, call
 from checkpoint_router.client.reading import USELESS, Reading
+from checkpoint_router.client.running import running_loop
 from checkpoint_router.client.sessions import RUNTIME, Run
 from checkpoint_router.core import limits, records
 from checkpoint_router.core.answers import NewBlob, PruneStrategy
 from checkpoint_router.core.digests import event_digest
 from checkpoint_router.core.errors import (
+    DeadlineExceeded,
     InvalidArgument,
     LimitExceeded,
     MissingId,
@@ -55,8 +58,6 @@ class _Put(NamedTuple):
     cid: str
     anew: Callable[[], Encoded]
     """Encodes it without what a run remembers."""
-    batch: Batch | None = None
-    """The write calls that it is of, where these are gathered."""
 
 
 class Writing:
@@ -99,10 +100,9 @@ class Writing:
         task_id: str,
         task_path: str,
         *,
-        callers: object,
+        by_task: bool,
     ) -> Operation[None]:
-        """Stores one task's pending writes. `callers`: whose calls it may wait for (`gathering`);
-        None for nobody's."""
+        """Stores one task's pending writes. `by_task`: for a task of a loop, not for a worker."""
         names = names_of(config)
         if names.checkpoint_id is None:
             raise MissingId(
@@ -115,8 +115,8 @@ class Writing:
             return
         task, blobs = encoding.encode_writes(serde, writes, task_id, task_path)
         run = self._sessions.run_of_write(names)
-        if run is not None and callers is not None and names.configurable.get(RUNTIME) is not None:
-            yield from self._gathered(names, run, task, blobs, callers)
+        if run is not None and names.configurable.get(RUNTIME) is not None:
+            yield from self._gathered(names, run, task, blobs, by_task)
             self._sessions.bind(run, names.ns, names.checkpoint_id)
         else:
             yield from self._by_itself(names, run, task, blobs)
@@ -129,41 +129,52 @@ class Writing:
         yield from self._stored(put, run, encoded)
 
     def _gathered(
-        self, names: Names, run: Run, task: TaskWrites, blobs: Sequence[NewBlob], callers: object
+        self, names: Names, run: Run, task: TaskWrites, blobs: Sequence[NewBlob], by_task: bool
     ) -> Operation[None]:
         """Stores it with what else the run's tasks wrote on that checkpoint meanwhile."""
-        cid = names.checkpoint_id or ""
-        gathering, place = run.gathering, (names.ns, cid, callers)
+        yield AWAITED
+        began = time.monotonic()
+        callers = running_loop() if by_task else WORKERS
+        gathering, place = run.gathering, (names.ns, names.checkpoint_id or "", callers)
         batch = gathering.join(place, task, blobs, sum(len(b.value.data) for b in blobs))
         if isinstance(batch, Turn):
             turn = batch
             try:
                 batch = yield turn
             except BaseException:
-                gathering.leave(place, turn)
+                if not gathering.leave(place, turn):
+                    _give_up(run, turn.batch)
                 raise
             if batch is None:
                 return
-            if batch is ALONE:
-                yield from self._by_itself(names, run, task, blobs)
-                return
-        encoded = Encoded(batch.content, tuple(batch.blobs))
         try:
-            yield from self._store(_Put(names, cid, lambda: encoded, batch), run, encoded)
-        except _REFUSED:
-            gathering.ended(place, batch, ALONE)
-            if len(batch.tasks) == 1:
-                raise
-            yield from self._by_itself(names, run, task, blobs)
-        except Exception as e:
+            yield from self._together(names, run, batch, began)
+        except _REFUSED as e:
             gathering.ended(place, batch, e)
             raise
-        except BaseException:
-            # Its caller has gone. The others have not.
-            gathering.hand_on(place, batch)
+        except (DeadlineExceeded, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+            # This caller has to go. The others have not.
+            if not gathering.hand_on(place, batch):
+                _give_up(run, batch)
             raise
-        else:
-            gathering.ended(place, batch)
+        except BaseException as e:
+            _give_up(run, batch)
+            gathering.ended(place, batch, e)
+            raise
+        gathering.ended(place, batch)
+
+    def _together(self, names: Names, run: Run, batch: Batch, began: float) -> Operation[None]:
+        """Makes a batch's call, for a caller who waits since `began`."""
+        if batch.event is None:
+            content = run.gathering.content(batch)
+            batch.event = run.event(names.ns, names.checkpoint_id or "", content)
+        thread, event = self._reading.thread(names.thread), batch.event
+        answer = yield from self._sent(thread, run, event, batch.blobs, began)
+        if answer.missing:
+            answer = yield from self._sent(thread, run, event, _whole(batch.blobs), began)
+        if answer.missing:
+            raise _lacking(answer.missing)
+        run.acknowledged(event.id, answers.clock_of(answer.clock))
 
     def _stored(self, put: _Put, run: Run | None, encoded: Encoded) -> Operation[Run]:
         """Stores an event and returns its run."""
@@ -186,16 +197,11 @@ class Writing:
     def _store(
         self, put: _Put, run: Run, encoded: Encoded, *, again: bool = False
     ) -> Operation[None]:
-        names, batch = put.names, put.batch
-        event = None if batch is None else batch.event
-        if event is None:
-            event = run.event(names.ns, put.cid, encoded.content)
-        began = None
-        if batch is not None:
-            batch.event, began = event, batch.began
+        names = put.names
+        event = run.event(names.ns, put.cid, encoded.content)
         thread = self._reading.thread(names.thread)
         try:
-            answer = yield from self._sent(thread, run, event, encoded.blobs, began)
+            answer = yield from self._sent(thread, run, event, encoded.blobs)
             if answer.missing:
                 have = {b.hash: b for b in encoded.blobs}
                 if not again and not have.keys() >= set(answer.missing):
@@ -204,7 +210,7 @@ class Writing:
                     return (yield from self._store(put, run, put.anew(), again=True))
                 # Nothing was written, also of those that were sent: what one of them continues is
                 # not there (any more).
-                answer = yield from self._sent(thread, run, event, _whole(encoded.blobs), began)
+                answer = yield from self._sent(thread, run, event, _whole(encoded.blobs))
             if answer.missing:
                 raise _lacking(answer.missing)
         except BaseException as e:
@@ -223,10 +229,10 @@ class Writing:
         run: Run,
         event: records.Event,
         blobs: Sequence[NewBlob],
-        began: float | None,
+        began: float | None = None,
     ) -> Operation[Any]:
         """Sends an event with its values, those first that do not fit into one message with it.
-        `began`: when its first caller came, if that is a while ago."""
+        `began`: since when its caller waits, if that may be a while."""
         riding = sorted(blobs, key=_sent_bytes)
         size = sum(map(_sent_bytes, riding))
         while size > limits.INLINE_BLOBS_BYTES_MAX:
@@ -299,6 +305,11 @@ class Writing:
             )  # fmt: skip
         for thread in ids:
             self._sessions.forget(thread)
+
+
+def _give_up(run: Run, batch: Batch) -> None:
+    if batch.event is not None:
+        run.give_up(batch.event.id)
 
 
 def _batches(ids: Sequence[str]) -> list[Sequence[str]]:

@@ -94,14 +94,6 @@ class MemoryStorage:
     def shared(self) -> bool:
         return self._shared
 
-    def for_another_router(self) -> "MemoryStorage":
-        """The same threads as another router would see them, to be opened by it: for tests of
-        routers that share a storage. Both are shared from then on."""
-        other = MemoryStorage()
-        other._threads, other._key = self._threads, self._key
-        self._shared = other._shared = True
-        return other
-
     async def facts(self) -> Facts:
         return Facts(
             url="memory:",
