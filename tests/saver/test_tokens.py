@@ -142,6 +142,16 @@ async def test_reads_between_the_writes_of_one_saver_make_no_rivals(calls: Calls
     ]
 
 
+async def test_a_list_between_the_writes_of_one_saver_makes_no_rivals(calls: Calls) -> None:
+    """Who puts with the config of the last put, and writes by an id alone."""
+    first = await calls.put(conf(), body(cid(1)), {}, {})
+    assert ids(await calls.list(conf())) == [cid(1)]
+    await calls.put_writes(conf(checkpoint_id=cid(1)), [("x", 1)], TASK)
+    await calls.put(first, body(cid(2)), {}, {})
+    found = {ids([each])[0]: each.pending_writes for each in await calls.list(conf())}
+    assert found == {cid(2): [], cid(1): [(TASK, "x", 1)]}
+
+
 async def test_a_late_write_to_an_old_checkpoint_moves_no_head(calls: Calls) -> None:
     await chain(calls, [1, 2])
     await calls.put_writes(conf(checkpoint_id=cid(1)), [("late", 1)], TASK)

@@ -98,6 +98,8 @@ class Run:
     gen: int
     by_id: bool = field(kw_only=True)
     """The read named a checkpoint: the run goes on from there, and from nowhere else."""
+    listed: bool = field(default=False, kw_only=True)
+    """So did the listing that showed one."""
     pid: int = field(default_factory=lambda: os.getpid())
     gathering: Gathering = field(default_factory=Gathering)
     """Of its write calls."""
@@ -276,12 +278,15 @@ class Sessions:
         """The run that a listed tuple bears: that of a read by its id."""
         memory = self.thread(thread)
         self.heard(memory, clock)
-        return Run(self, thread, memory, token, clock.gen, by_id=True)
+        return Run(self, thread, memory, token, clock.gen, by_id=True, listed=True)
 
     def bind(self, run: Run, ns: str, checkpoint_id: str) -> None:
-        """Remembers that the checkpoint was read or written by the run."""
+        """Remembers that the checkpoint was read or written by the run. That it was listed counts
+        if it was neither: who looks at a thread's history does not go on from there."""
+        name = (run.thread, ns, checkpoint_id)
         with self.lock:
-            _kept(self._by_checkpoint, (run.thread, ns, checkpoint_id), run)
+            if not run.listed or name not in self._by_checkpoint:
+                _kept(self._by_checkpoint, name, run)
 
     # Writes ---------------------------------------------------------------------------
 
