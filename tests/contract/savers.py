@@ -33,7 +33,9 @@ class Line:
         self.calls: Counter[str] = Counter()
         self.bytes = 0
 
-    async def acall(self, name: str, request: Message, *, timeout_seconds: float) -> Message:
+    async def acall(
+        self, name: str, request: Message, *, timeout_seconds: float, waited_seconds: float
+    ) -> Message:
         handler = CALLS[name]
         self.calls[name] += 1
         sent = request.SerializeToString()

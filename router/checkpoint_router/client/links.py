@@ -61,15 +61,15 @@ class Links:
         self._closed = False
 
     def call(
-        self, name: str, request: Message, waited: float = 0.0, *, timeout_seconds: float
+        self, name: str, request: Message, *, timeout_seconds: float, waited_seconds: float = 0.0
     ) -> Any:
-        """Makes the call `name` of v1 and returns its response message. `waited`: seconds of the
-        caller's time that are over already.
+        """Makes the call `name` of v1 and returns its response message. `waited_seconds` of the
+        caller's time are over already.
 
         Raises the router's error; DeadlineExceeded when the time is over (what became of the
         call is unknown, a repeat has the effect of one); SaverClosed; ForkedSaver.
         """
-        tries = _Tries(self.target, name, request, timeout_seconds, waited)
+        tries = _Tries(self.target, name, request, timeout_seconds, waited_seconds)
         link = self._of_process()
         while True:
             result = link.call(tries.prepared, tries.seconds_left())
@@ -79,10 +79,10 @@ class Links:
             time.sleep(pause)
 
     async def acall(
-        self, name: str, request: Message, waited: float = 0.0, *, timeout_seconds: float
+        self, name: str, request: Message, *, timeout_seconds: float, waited_seconds: float = 0.0
     ) -> Any:
         """As `call`, on the running loop. The request is serialised before the first await."""
-        tries = _Tries(self.target, name, request, timeout_seconds, waited)
+        tries = _Tries(self.target, name, request, timeout_seconds, waited_seconds)
         link = self._of_loop()
         while True:
             result = await link.acall(tries.prepared, tries.seconds_left())

@@ -295,7 +295,9 @@ class RouterSaver(BaseCheckpointSaver[str]):
 
     def _bring(self, step: Step) -> Any:
         if isinstance(step, Call):
-            return self._links.call(*step, timeout_seconds=self._timeout_seconds)
+            name, request, waited = step
+            seconds = self._timeout_seconds
+            return self._links.call(name, request, timeout_seconds=seconds, waited_seconds=waited)
         return step.wait() if isinstance(step, Turn) else None
 
     def _adrive(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
@@ -314,7 +316,10 @@ class RouterSaver(BaseCheckpointSaver[str]):
             while True:
                 try:
                     if isinstance(step, Call):
-                        answer = await self._links.acall(*step, timeout_seconds=seconds)
+                        name, request, waited = step
+                        answer = await self._links.acall(
+                            name, request, timeout_seconds=seconds, waited_seconds=waited
+                        )
                     else:
                         answer = (await step) if isinstance(step, Turn) else None
                 except BaseException as e:  # noqa: BLE001 # the operation decides what it means
