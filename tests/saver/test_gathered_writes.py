@@ -181,6 +181,19 @@ async def test_a_value_that_fills_a_batch_delays_none_behind_it(
     ]
 
 
+@pytest.mark.parametrize("flavour", ["async"])  # there are not so many workers
+async def test_small_values_fill_a_batch_too(
+    calls: Calls, another: Callable[..., Calls], sent: list[str]
+) -> None:
+    config = await a_run(calls, another())
+    sent.clear()
+    names = [f"{number:032x}" for number in range(200)]
+    value = "v" * 2000  # It stands in the row itself.
+    await asyncio.gather(*(calls.put_writes(config, [("x", value)], name) for name in names))
+    assert sent.count("put_writes") == 1 + -(-199 * len(value) // limits.WRITE_SET_BYTES_MAX)
+    assert await written(another()) == [(name, "x", value) for name in names]
+
+
 async def test_outside_a_run_each_call_is_an_event(calls: Calls, sent: list[str]) -> None:
     await chain(calls, [1])
     sent.clear()

@@ -4,7 +4,7 @@ another such call was on its way.
 Owner: a run. One call for a checkpoint is under way at a time. Those that come meanwhile form a
 batch, one event, and the first of its callers that is still there makes its call. Nobody waits for
 more to come, so a call that is alone is as fast as ever; fifty tasks that end at once are two
-events, not fifty. Nothing here waits or does any input or output.
+events, not fifty. Nothing here does any input or output, and only `Turn.wait` waits.
 
 Rules: a caller takes part from the moment it waits, never before. A call is answered when its batch
 was stored, and fails as that fails. Who makes a batch's call and has to go, cancelled or because
@@ -120,12 +120,12 @@ class Gathering:
         """The batch, if the caller shall make its call now; else when it will know more. `size`:
         the bytes of the task's values."""
         batch, waiting = Batch(), deque[Batch]()
-        turn = Turn(batch, place[2])
         with self._lock:
             under_way = self._waiting.setdefault(place, waiting)
             if under_way is waiting:
                 batch._add(task, blobs, size)
                 return batch
+            turn = Turn(batch, place[2])
             begun = under_way[-1] if under_way else None
             if begun is not None and begun._takes(len(task.rows), size):
                 turn.batch = begun

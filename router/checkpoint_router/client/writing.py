@@ -136,7 +136,7 @@ class Writing:
         began = time.monotonic()
         callers = running_loop() if by_task else WORKERS
         gathering, place = run.gathering, (names.ns, names.checkpoint_id or "", callers)
-        batch = gathering.join(place, task, blobs, sum(len(b.value.data) for b in blobs))
+        batch = gathering.join(place, task, blobs, _size(task, blobs))
         if isinstance(batch, Turn):
             turn = batch
             try:
@@ -305,6 +305,12 @@ class Writing:
             )  # fmt: skip
         for thread in ids:
             self._sessions.forget(thread)
+
+
+def _size(task: TaskWrites, blobs: Sequence[NewBlob]) -> int:
+    """Bytes of the values, those in the rows too."""
+    inline = sum(len(r.content.data) for r in task.rows if isinstance(r.content, records.Typed))
+    return inline + sum(len(b.value.data) for b in blobs)
 
 
 def _give_up(run: Run, batch: Batch) -> None:
