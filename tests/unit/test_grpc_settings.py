@@ -39,3 +39,26 @@ def test_nothing_of_it_stays_in_the_environment() -> None:
 def test_who_has_chosen_experiments_keeps_them() -> None:
     text = said(IMPORT.format(side="client"), GRPC_EXPERIMENTS="of_the_user")
     assert "Unknown experiment: of_the_user" in text
+
+
+def test_every_program_of_ours_chooses_before_grpc_is_imported() -> None:
+    """A module that imports gRPC by itself, before us, would get its defaults in silence."""
+    watch = (
+        "import sys, os, importlib.abc\n"
+        "class Watch(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'grpc':\n"
+        "            print('chosen' if 'GRPC_EXPERIMENTS' in os.environ else 'not chosen')\n"
+        "sys.meta_path.insert(0, Watch())\n"
+    )
+    programs = {
+        "command": "sys.argv[1:] = ['--help']\n"
+        "from contextlib import redirect_stdout, suppress\n"
+        "from checkpoint_router.cli import main\n"
+        "with suppress(SystemExit), redirect_stdout(sys.stderr): main()",
+        "router": "import checkpoint_router.server.__main__",
+        "router of tests": "import checkpoint_router.testing.child",
+        "agent": "from checkpoint_router import RouterSaver",
+    }
+    heard = {name: said(watch + text).splitlines()[0] for name, text in programs.items()}
+    assert heard == dict.fromkeys(programs, "chosen")

@@ -9,6 +9,8 @@ import sys
 def main() -> None:
     """Runs one command and ends the process with its exit code."""
     try:
+        # Before the commands, which import gRPC: it reads its settings once.
+        import checkpoint_router.wire  # noqa: F401
         from checkpoint_router.cli.app import run
     except ModuleNotFoundError as e:
         if e.name is not None and e.name.startswith("checkpoint_router"):
