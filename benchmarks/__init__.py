@@ -9,3 +9,5 @@
 Rules: nothing here asserts a time. What a saver gives back is verified before it is timed; ratios
 are taken inside a round, in which the savers take turns, so a machine that slows down slows all.
 """
+
+import checkpoint_router.wire  # noqa: F401 - before gRPC, whose settings are to be the same for all

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks import rivals, rows
+from benchmarks.floor import floor
 from benchmarks.peers import Opener, router
 from benchmarks.servers import in_cassandra, in_redis, in_sqlite
 
@@ -100,6 +101,16 @@ ENGINES: Final[Mapping[str, Engine]] = {
             "postgres, a saver each": rivals.postgres("postgres, a saver each", each=True),
             "sqlite": rivals.sqlite("sqlite"),
             "memory": rivals.memory("memory"),
+        },
+        rivals=("postgres",),
+        goals=DURABLE,
+    ),
+    "floor": Engine(
+        title="The floor: what the least possible saver of this shape costs, without our promises",
+        savers={
+            "floor": floor("floor"),
+            "router": router("router", in_sqlite),
+            "postgres": rivals.postgres("postgres"),
         },
         rivals=("postgres",),
         goals=DURABLE,
