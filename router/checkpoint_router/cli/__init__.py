@@ -10,7 +10,7 @@ def main() -> None:
     """Runs one command and ends the process with its exit code."""
     try:
         # Before the commands, which import gRPC: it reads its settings once.
-        import checkpoint_router.wire  # noqa: F401
+        import checkpoint_router.wire  # noqa: F401 - for what importing it does
         from checkpoint_router.cli.app import run
     except ModuleNotFoundError as e:
         if e.name is not None and e.name.startswith("checkpoint_router"):
