@@ -97,20 +97,11 @@ ENGINES: Final[Mapping[str, Engine]] = {
         title="SQLite behind the router, every write synced",
         savers={
             "router": router("router", in_sqlite),
+            "floor": floor("floor", in_sqlite),
             "postgres": rivals.postgres("postgres"),
             "postgres, a saver each": rivals.postgres("postgres, a saver each", each=True),
             "sqlite": rivals.sqlite("sqlite"),
             "memory": rivals.memory("memory"),
-        },
-        rivals=("postgres",),
-        goals=DURABLE,
-    ),
-    "floor": Engine(
-        title="The floor: what the least possible saver of this shape costs, without our promises",
-        savers={
-            "floor": floor("floor"),
-            "router": router("router", in_sqlite),
-            "postgres": rivals.postgres("postgres"),
         },
         rivals=("postgres",),
         goals=DURABLE,
@@ -128,6 +119,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         title="Redis behind the router, and savers on the same Redis, synced once a second",
         savers={
             "router on redis": router("router on redis", in_redis),
+            "floor on redis": floor("floor on redis", in_redis),
             "valkey": rivals.valkey("valkey"),
             "plainredis": rivals.plainredis("plainredis"),
         },
