@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from checkpoint_router.testing import RunningRouter, running_router
 from checkpoint_router.v1 import checkpoint_service_pb2 as calls
 from checkpoint_router.wire import requests
 from checkpoint_router.wire.blobs import fill_blobs
+from tests.saver.proxy import Proxy
 
 from .raw import (
     OPTIONS,
@@ -109,16 +111,21 @@ def small_router() -> Iterator[RunningRouter]:
         yield router
 
 
-def test_a_client_that_never_reads_costs_little_memory_and_in_the_end_its_stream(
-    impatient_router: RunningRouter, thread: ThreadKey, segment: bytes
-) -> None:
-    address = impatient_router.address
+def put_large(address: str, thread: ThreadKey, segment: bytes) -> None:
+    """A checkpoint of which each read is as large as a value can be."""
     value = blob(bytes(limits.BLOB_BYTES_MAX))
     blobs = calls.PutBlobsRequest()
     requests.fill_put_blobs(blobs, thread, 1, [value])
     ask_unary(address, "put_blobs", blobs)
     seen = read(address, thread)
     ask_unary(address, "put", put_request(thread, first_event(seen, segment, value.hash)))
+
+
+def test_a_client_that_never_reads_costs_little_memory_and_in_the_end_its_stream(
+    impatient_router: RunningRouter, thread: ThreadKey, segment: bytes
+) -> None:
+    address = impatient_router.address
+    put_large(address, thread, segment)
     with Stream(address) as idle, Stream(address) as well_behaved:
         for first in range(1, 129, 64):
             idle.call(*(get(thread.thread, n) for n in range(first, first + 64)))
@@ -131,6 +138,55 @@ def test_a_client_that_never_reads_costs_little_memory_and_in_the_end_its_stream
             list(idle.results())
     assert peak_mib(impatient_router.pid) < MEMORY_MIB_MAX
     assert "Traceback" not in impatient_router.log_text()
+
+
+@contextmanager
+def unread_on_streams(address: str, thread: ThreadKey) -> Iterator[None]:
+    """Many streams that ask for more than 1 GiB each, on connections of their own, and read
+    nothing."""
+    with ExitStack() as streams:
+        for _ in range(24):
+            stream = streams.enter_context(Stream(address))
+            stream.call(*(get(thread.thread, n) for n in range(64)))
+        yield
+
+
+@contextmanager
+def unread_unary(address: str, thread: ThreadKey) -> Iterator[None]:
+    """Unary calls that ask for 1 GiB, of whose answers nothing comes through."""
+    request = get(thread.thread).get_tuple.SerializeToString()
+    with Proxy(address) as proxy:
+        target = proxy.target.removeprefix("router://")
+        with grpc.insecure_channel(target, options=OPTIONS) as channel:
+            grpc.channel_ready_future(channel).result(SECONDS)
+            proxy.hold_answers()
+            ask: Any = channel.unary_unary(f"{SERVICE}GetTuple")
+            asked = [ask.future(request, timeout=SECONDS) for _ in range(64)]
+            yield
+            for each in asked:
+                each.cancel()
+
+
+@pytest.mark.parametrize("unread", [unread_on_streams, unread_unary])
+def test_many_who_do_not_read_cost_little_memory_and_make_room_for_who_does(
+    thread: ThreadKey, segment: bytes, unread: Callable[[str, ThreadKey], Any]
+) -> None:
+    env = {
+        "CHECKPOINT_ROUTER_BYTES_IN_FLIGHT_MAX": str(64 * limits.MIB),
+        "CHECKPOINT_ROUTER_STREAM_STALL_SECONDS": "2",
+    }
+    with running_router(env=env) as router:
+        put_large(router.address, thread, segment)
+        with unread(router.address, thread), Stream(router.address) as reads:
+            call_id = answered = 0
+            while "disconnected a client" not in router.log_text() or not answered:
+                call_id += 1
+                reads.call(get(thread.thread, call_id))
+                result = reads.next()
+                assert result.error.reason in {"", "OVERLOADED"}
+                answered = bool(result.get_tuple.blobs)
+        assert peak_mib(router.pid) < MEMORY_MIB_MAX
+        assert "Traceback" not in router.log_text()
 
 
 def test_more_bytes_than_a_router_may_hold_are_refused_with_a_time_to_come_back(
@@ -246,7 +302,8 @@ async def test_a_put_that_is_given_up_while_it_is_stored_is_known_without_readin
     seen = await engine.get_tuple(thread, "", None, None, deadline=float("inf"))
     put = call_of("put", put_request(thread, first_event(seen, segment)), 1)
     client: Any = Leaving(put, storage.has_it, cancels=cancels)
-    connection = Connection(Router(engine=engine, admission=Admission()), client, stall_seconds=9)
+    admission = Admission()
+    connection = Connection(Router(engine=engine, admission=admission), client, stall_seconds=9)
     stream = asyncio.create_task(connection.run())
     async with asyncio.timeout(SECONDS):
         await storage.has_it.wait()
@@ -261,6 +318,7 @@ async def test_a_put_that_is_given_up_while_it_is_stored_is_known_without_readin
         while not (await engine.get_tuple(thread, "", None, None, deadline=float("inf"))).tuple:
             await asyncio.sleep(0)
     assert storage.images == before
+    assert admission._unread == 0
 
 
 async def left_of_a_flood(engine: Engine, frames: list[bytes]) -> int:
@@ -274,6 +332,7 @@ async def left_of_a_flood(engine: Engine, frames: list[bytes]) -> int:
     flood.reads_on.set()
     with pytest.raises(DeadlineExceeded):
         await stream
+    assert (router.admission._unread, router.admission._sending) == (0, {})
     return len(flood.frames)
 
 

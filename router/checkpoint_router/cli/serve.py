@@ -29,7 +29,8 @@ def serve(
         typer.Option(metavar="SECONDS", help="How long a client may leave an answer unread."),
     ] = None,
     bytes_in_flight_max: Annotated[
-        int | None, typer.Option(metavar="BYTES", help="Request bytes worked on at once.")
+        int | None,
+        typer.Option(metavar="BYTES", help="Of requests worked on, and of answers not read yet."),
     ] = None,
     reflection: Annotated[
         bool | None,

@@ -132,7 +132,8 @@ STREAMS_MAX: Final = 8192
 """Streams that one router holds open in all."""
 
 BYTES_IN_FLIGHT_MAX: Final = 256 * MIB
-"""Request bytes a router works on at once; beyond it a call is refused with a hint to retry."""
+"""Request bytes a router works on at once, and, counted apart, bytes of answers that wait to be
+read; beyond it a call is refused with a hint to retry."""
 
 REBUILT_BYTES_MAX: Final = 64 * MIB
 """Bytes of values that puts at work at once may have rebuilt from what they continue; further puts
@@ -144,7 +145,11 @@ the stream and starts no more reads for it."""
 
 STREAM_STALL_SECONDS_MAX: Final = 60.0
 """How long a client may leave an answer unread before its stream is ended. Shorter: a paused
-agent loses its stream for nothing. Longer: its answers stay in memory."""
+agent loses its stream for nothing. Longer: its answers stay in memory, if nobody needs it."""
+
+STALL_SECONDS_UNDER_PRESSURE: Final = 5.0
+"""The same where others need the memory; then the connection is ended. Shorter: a slow line loses
+its answer. Longer: who reads waits for who does not."""
 
 LARGE_ANSWERS_MAX: Final = 128
 """Calls at work at once whose answer may be as large as a message."""

@@ -102,6 +102,7 @@ async def _bounded(
     async with asyncio.timeout_at(deadline):
         if handler.large:
             async with router.admission.large_answers:
+                router.admission.room_for_answer()
                 await handler.run(router.engine, request, response, deadline)
         else:
             await handler.run(router.engine, request, response, deadline)

@@ -137,7 +137,9 @@ def _refused(listen: str, error: Exception) -> Refused:
 
 
 async def _answering(settings: Settings, engine: Engine) -> Running:
-    admission = Admission(bytes_max=settings.bytes_in_flight_max)
+    admission = Admission(
+        bytes_max=settings.bytes_in_flight_max, stall_seconds=settings.stream_stall_seconds
+    )
     router = Router(engine=engine, admission=admission)
     streams = Streams(router, stall_seconds=settings.stream_stall_seconds)
     server = grpc.aio.server(options=OPTIONS)

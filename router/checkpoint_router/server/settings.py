@@ -58,8 +58,8 @@ class Settings(BaseModel):
     """How long a client may leave an answer unread before its stream is ended."""
 
     bytes_in_flight_max: Annotated[int, Field(ge=limits.MIB)] = limits.BYTES_IN_FLIGHT_MAX
-    """Request bytes worked on at once. Less: bursts are refused. More: they take memory, about
-    three times as much as this."""
+    """Request bytes worked on at once, and as many of answers that are not read yet. Less: bursts
+    are refused. More: they take memory, about three times as much as this."""
 
     reflection: bool = True
     """Whether grpcurl may ask for the services."""

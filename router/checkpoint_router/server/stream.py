@@ -4,10 +4,12 @@ Owner: one `Connection` for each open stream; its calls are tasks of it and end 
 
 * Reading stops while as many calls as allowed are under way, or while answers wait that the
   client does not read: the transport's flow control then slows the client, and memory stays.
+* What waits to be read is counted over all streams (`admission`), each byte until it was sent.
 * What is ready when the loop comes round goes out in one frame. There is no timer that waits for
   more.
 * A client that does not read loses its calls and answers: one frame stays until it reads on and
-  learns why, or its connection ends. (gRPC ends no stream while a message waits to be sent.)
+  learns why, or its connection ends, at the latest when others need the memory. (gRPC ends no
+  stream while a message waits to be sent.)
 * A frame that cannot be understood ends this stream with a status that says why, and no other.
 * When the router stops: `going_away` is sent, nothing more is read, calls under way are answered.
 """
@@ -56,10 +58,12 @@ class Connection:
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._ready: deque[bytes] = deque()
         self._ready_bytes = 0
+        self._sending_bytes = 0
         self._large = asyncio.Semaphore(limits.LARGE_ANSWERS_PER_STREAM_MAX)
         self._reading = True
         self._leaving = False
         self._said_so = False
+        self._dropped = False
         self._reader: asyncio.Task[None] | None = None
         self._writing_until: float | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -67,6 +71,16 @@ class Connection:
         """Set when the client has left an answer unread for too long."""
         self._writer_wakes = asyncio.Event()
         self._reader_wakes = asyncio.Event()
+
+    @property
+    def peer(self) -> str:
+        """See `admission.Reader`."""
+        return self._caller.peer
+
+    @property
+    def unread_bytes(self) -> int:
+        """See `admission.Reader`."""
+        return self._ready_bytes + self._sending_bytes
 
     def leave(self) -> None:
         """Says that the router is about to stop, and ends when the calls under way are answered."""
@@ -191,6 +205,7 @@ class Connection:
                 await work
                 packed = result.SerializeToString()
                 checked_answer_size(len(packed), what)
+                self._router.admission.room_for_answer(len(packed))
                 return packed
         finally:
             work.close()
@@ -208,8 +223,11 @@ class Connection:
         self._offer(result.SerializeToString())
 
     def _offer(self, packed: bytes) -> None:
+        if self._dropped:
+            return  # of a call that had to go to its end
         self._ready.append(packed)
         self._ready_bytes += len(packed)
+        self._router.admission.take_answer(len(packed))
         self._writer_wakes.set()
 
     # Writing ------------------------------------------------------------------------------------
@@ -246,6 +264,7 @@ class Connection:
             parts.append(self._ready.popleft())
             size += len(parts[-1])
         self._ready_bytes -= size
+        self._sending_bytes = size
         return frame_of(parts)
 
     async def _send(self, frame: bytes) -> None:
@@ -253,7 +272,17 @@ class Connection:
         self._writing_until = loop.time() + self._stall_seconds
         if self._stall_timer is None:
             self._stall_timer = loop.call_at(self._writing_until, self._look, loop)
-        await self._context.write(frame)
+        admission = self._router.admission
+        admission.sending(self)
+        try:
+            await self._context.write(frame)
+        except grpc.aio.InternalError:
+            # The connection went. gRPC cancels this task for that too, now or a moment later.
+            raise asyncio.CancelledError from None
+        finally:
+            admission.sent(self)
+            admission.give_answer(self._sending_bytes)
+            self._sending_bytes = 0
         self._writing_until = None
         if self.stalled.is_set():
             raise DeadlineExceeded(
@@ -275,11 +304,13 @@ class Connection:
             self._drop()
 
     def _drop(self) -> None:
+        self._dropped = True
         if self._reader is not None:
             self._reader.cancel()
         for task in self._under_way.values():
             self._cancel(task)
         self._ready.clear()
+        self._router.admission.give_answer(self._ready_bytes)
         self._ready_bytes = 0
 
     def _wake(self) -> None:

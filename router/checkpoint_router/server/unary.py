@@ -6,11 +6,13 @@ rubbish is answered with a status that says so.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from checkpoint_router.core.errors import InvalidArgument, RouterError
+from checkpoint_router.server.admission import Admission
 from checkpoint_router.server.calls import Caller, Router, answer, checked_answer_size, incident
 from checkpoint_router.server.handlers import Handler
 from checkpoint_router.server.statuses import Context, abort
@@ -27,11 +29,15 @@ def method_of(router: Router, handler: Handler) -> Method:
             router.admission.take_bytes(len(raw))
             try:
                 work = _answer(router, handler, raw, context)
-                return await (_to_its_end(work) if handler.steady else work)
+                packed = await (_to_its_end(work) if handler.steady else work)
             finally:
                 router.admission.give_bytes(len(raw))
+            if handler.large:
+                _begin_to_send(router.admission, context, len(packed))
+            return packed
         except RouterError as e:
-            return await abort(context, e)
+            # Else what was made of the answer stays as long as its caller does not read this.
+            return await abort(context, e.with_traceback(None))
         except Exception as e:  # noqa: BLE001  # the caller gets a number, the log the rest
             return await abort(context, incident(e, handler.method))
 
@@ -70,7 +76,30 @@ async def _answer(router: Router, handler: Handler, raw: bytes, context: Context
     )
     packed = response.SerializeToString()
     checked_answer_size(len(packed), handler.method)
+    if handler.large:
+        router.admission.room_for_answer(len(packed))
     return packed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Sending:
+    """See `admission.Reader`."""
+
+    peer: str
+    unread_bytes: int
+
+
+def _begin_to_send(admission: Admission, context: Context, size: int) -> None:
+    """Counts an answer that gRPC is about to be given, until gRPC has sent it."""
+    reader = _Sending(peer=context.peer(), unread_bytes=size)
+
+    def sent(_: object) -> None:
+        admission.sent(reader)
+        admission.give_answer(size)
+
+    admission.take_answer(size)
+    admission.sending(reader)
+    context.add_done_callback(sent)  # type: ignore[arg-type]  # its stub names a class
 
 
 def _traceparent(context: Context) -> str:
