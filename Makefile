@@ -61,7 +61,7 @@ test-crash: $(READY) ## the crash tests, after the others: they want the whole m
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m crash tests
 
 # Without other servers than our own: their drivers are tested on one Python.
-test-python: ONLY = not redis and not cassandra
+test-python: ONLY = not redis and not cassandra and not uncached and not evicting
 test-python: test-quick ## what must hold on each Python: the quick tests, and some on a router
 	$(PYTEST) -n $(WORKERS) -k "$(ONLY)" $(ON_EACH_PYTHON)
 

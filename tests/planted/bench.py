@@ -28,6 +28,7 @@ from checkpoint_router.server import serve
 from checkpoint_router.server.settings import Settings
 from checkpoint_router.v1.admin_service_pb2 import ListThreadsRequest
 from checkpoint_router.v1.admin_service_pb2_grpc import AdminServiceStub
+from tests.saver.caches import options_of
 from tests.saver.calls import Calls, Flavour, Runs
 from tests.saver.conftest import conflicts_of
 from tests.saver.likeness import observe
@@ -56,6 +57,8 @@ class Fault:
     """Others of them while the fault is planted: for a check in a process of its own."""
     raises: tuple[type[BaseException], ...] = CAUGHT
     """How the check fails. A fault that breaks otherwise is a mistake in the plant."""
+    cache: str = ""
+    """Which of the small caches its savers have (`tests.saver.caches`); the usual one."""
 
 
 class Router:
@@ -85,17 +88,21 @@ class Router:
 class Bench:
     """Runs checks against one router; each check has a tenant of its own."""
 
-    def __init__(self, router: Router, patch: pytest.MonkeyPatch, directory: Path) -> None:
+    def __init__(
+        self, router: Router, patch: pytest.MonkeyPatch, directory: Path, cache: str = ""
+    ) -> None:
         self._router = router
         self._patch = patch
         self._directory = directory
+        self._saver_options = options_of(cache)
         # gRPC's asyncio half serves one loop of a process well, and the router's loop has it.
         patch.setattr(links.Links, "_of_loop", links.Links._of_process)
 
     def run(self, check: Check, given: Mapping[str, Any]) -> None:
         """Runs a check; what it raises is raised."""
         with contextlib.ExitStack() as stack:
-            made = _Made(self._router, self._patch, self._directory / uuid.uuid4().hex, stack)
+            place = self._directory / uuid.uuid4().hex
+            made = _Made(self._router, self._patch, place, stack, self._saver_options)
             if inspect.iscoroutinefunction(check):
                 asyncio.run(self._arun(check, made, given))
             else:
@@ -115,9 +122,15 @@ class _Made:
     """What one check was given, made when it is asked for. Each name is that of a fixture."""
 
     def __init__(
-        self, router: Router, patch: pytest.MonkeyPatch, directory: Path, stack: ExitStack
+        self,
+        router: Router,
+        patch: pytest.MonkeyPatch,
+        directory: Path,
+        stack: ExitStack,
+        saver_options: Mapping[str, Any],
     ) -> None:
         self._stack = stack
+        self._saver_options = saver_options
         self._directory = directory
         self._savers: list[RouterSaver] = []
         self._known: dict[str, Any] = {
@@ -170,7 +183,8 @@ class _Made:
         return self._new_saver()
 
     def _new_saver(self, **options: Any) -> RouterSaver:
-        chosen = {"target": self.get("router").target, "tenant": self.get("tenant"), **options}
+        chosen = {"target": self.get("router").target, "tenant": self.get("tenant")}
+        chosen |= {**self._saver_options, **options}
         saver = RouterSaver(chosen.pop("target"), **chosen)
         self._savers.append(saver)
         return saver

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from checkpoint_router.core.records import Typed
 from checkpoint_router.engine import rebuilding
 from tests.contract.savers import Routers
 from tests.contract.shard import BACKENDS
+from tests.saver import test_contract_rows as rows
+from tests.saver.caches import SMALL
 from tests.unit import test_cache as caches
 
 from .bench import Fault
@@ -76,6 +78,46 @@ def no_bound(patch: Patch) -> None:
 
 def evicted_at_once(patch: Patch) -> None:
     patch.setattr(Cache, "get", lambda self, thread, hash: None)
+
+
+def another_value_under_a_name(patch: Patch) -> None:
+    came: list[Typed] = []
+    insert, get = Cache._insert, Cache.get
+
+    def inserted(self: Cache, thread: str, hash: bytes, entry: cache._Entry) -> None:
+        came.append(entry.value)
+        insert(self, thread, hash, entry)
+
+    def other(self: Cache, thread: str, hash: bytes | None) -> Named | None:
+        found = get(self, thread, hash)
+        others = (growing.named(v) for v in reversed(came) if found and v != found.value)
+        return found and next((structs.replace(n, hash=found.hash) for n in others), found)
+
+    patch.setattr(Cache, "_insert", inserted)
+    patch.setattr(Cache, "get", other)
+
+
+def what_is_gone_is_believed_to_be_there(patch: Patch) -> None:
+    came: set[bytes] = set()
+    add, learn, get = Cache.add, Cache.learn, Cache.get
+
+    def added(self: Cache, thread: str, values: Iterable[tuple[bytes, Typed]]) -> None:
+        pairs = list(values)
+        came.update(hash for hash, _ in pairs)
+        add(self, thread, pairs)
+
+    def learnt(self: Cache, thread: str, named: Named, replaces: bytes | None = None) -> None:
+        came.add(named.hash)
+        learn(self, thread, named, replaces)
+
+    def believed(self: Cache, thread: str, hash: bytes | None) -> Named | None:
+        found = get(self, thread, hash)
+        if found is not None or hash not in came:
+            return found
+        return structs.replace(growing.named(Typed("null", b"")), hash=hash)
+
+    for method, made in (("add", added), ("learn", learnt), ("get", believed)):
+        patch.setattr(Cache, method, made)
 
 
 def on_memory(check: Callable[..., Any], **more: Any) -> Any:
@@ -136,5 +178,20 @@ CACHE = (
         name="a cache gives nothing back",
         plant=evicted_at_once,
         check=on_memory(caches.test_what_was_put_or_read_is_not_fetched_again),
+    ),
+    Fault(
+        name="a cache that always makes room gives another value",
+        plant=another_value_under_a_name,
+        check=rows.test_a_channel_that_is_not_new_reads_through_its_version,
+        cache="evicting",
+    ),
+    *(
+        Fault(
+            name=f"what is gone is believed to be there still, {size}",
+            plant=what_is_gone_is_believed_to_be_there,
+            check=rows.test_a_channel_that_is_not_new_reads_through_its_version,
+            cache=size,
+        )
+        for size in SMALL
     ),
 )

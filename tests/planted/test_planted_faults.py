@@ -7,9 +7,12 @@ causal core are planted in `tests/property`, where random histories find them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from tests.saver.caches import SMALL
 
 from .bench import Bench, Fault, Router, a_router
 from .cache_faults import CACHE
@@ -19,7 +22,17 @@ from .redis_faults import REDIS
 from .router_faults import ROUTER
 from .storage_faults import STORAGE
 
-FAULTS = (*STORAGE, *REDIS, *CASSANDRA, *ROUTER, *CLIENT, *CACHE)
+WHATEVER_THE_CACHE = [each for each in CLIENT if not each.given_when_planted]
+"""Noticed with the usual cache, and with those that are of no use."""
+
+FAULTS = (
+    *(*STORAGE, *REDIS, *CASSANDRA, *ROUTER, *CLIENT, *CACHE),
+    *(
+        replace(each, name=f"{each.name}, {size}", cache=size)
+        for each in WHATEVER_THE_CACHE
+        for size in SMALL
+    ),
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +46,7 @@ def shared_router() -> Iterator[Router]:
 def test_a_planted_fault_is_caught(
     fault: Fault, shared_router: Router, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    bench = Bench(shared_router, monkeypatch, tmp_path)
+    bench = Bench(shared_router, monkeypatch, tmp_path, fault.cache)
     bench.run(fault.check, fault.given)
     fault.plant(monkeypatch)
     with pytest.raises(fault.raises):

@@ -31,12 +31,13 @@ from checkpoint_router.v1.admin_service_pb2 import (
 from checkpoint_router.v1.admin_service_pb2_grpc import AdminServiceStub
 from tests.contract import servers
 
+from .caches import SMALL, options_of
 from .calls import FLAVOURS, Calls, Flavour
 from .likeness import Alike, Scenario, observe
 from .peers import DIFFERENCES
 
 REFERENCE = os.environ.get("CHECKPOINT_ROUTER_TEST_REFERENCE", "")
-STORAGES = (REFERENCE,) if REFERENCE else ("memory", "sqlite", "redis", "cassandra")
+STORAGES = (REFERENCE,) if REFERENCE else ("memory", "sqlite", "redis", "cassandra", *SMALL)
 SERVERS: dict[str, Callable[[], str]] = {
     "redis": servers.redis,
     "cassandra": lambda: servers.cassandra("saver"),
@@ -47,6 +48,11 @@ ON_EACH_STORAGE = {
 }  # fmt: skip
 """The other suites run on SQLite alone: what the storages do otherwise is below the port, where the
 contract looks."""
+ON_SMALL_CACHES = {
+    "test_conformance", "test_pregel", "test_pregel_nested", "test_delta_history", "test_traps",
+    "test_retention", "test_contract_rows", "test_contract_writes",
+}  # fmt: skip
+"""Run once more on SQLite with savers whose cache is of no use: each half with another one."""
 
 MakeSaver = Callable[..., BaseCheckpointSaver[Any]]
 
@@ -76,17 +82,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_elsewhere(item: pytest.Item) -> bool:
-    """Whether a test would run on another storage than SQLite, and need not."""
+    """Whether a test would run on another storage than SQLite, or with a small cache, and need
+    not."""
     if REFERENCE or item.path.parent != Path(__file__).parent:
         return False
     spec = getattr(item, "callspec", None)
     storage = "sqlite" if spec is None else spec.params.get("storage", "sqlite")
+    if spec is not None and storage in SMALL:
+        _, half = SMALL[storage]
+        return item.path.stem not in ON_SMALL_CACHES or spec.params.get("flavour") != half
     return storage != "sqlite" and item.path.stem not in ON_EACH_STORAGE
 
 
 @pytest.fixture(scope="session", params=STORAGES)
 def storage(request: pytest.FixtureRequest) -> str:
-    """The name of the storage under the router (or of the peer in its place)."""
+    """The name of the storage under the router (or of the peer in its place), or of a small cache
+    above SQLite."""
     return str(request.param)
 
 
@@ -99,7 +110,7 @@ def router(storage: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
     from checkpoint_router.testing import running_router
 
     directory = tmp_path_factory.mktemp("router")
-    address = f"sqlite:{directory}" if storage == "sqlite" else "memory:"
+    address = "memory:" if storage == "memory" else f"sqlite:{directory}"
     if storage in SERVERS:
         address = SERVERS[storage]()
     with running_router(storage=address) as running:
@@ -149,7 +160,7 @@ def conflicts_of(admin: AdminServiceStub, tenant: str, thread: str) -> ListConfl
 
 @pytest_asyncio.fixture
 async def make_saver(
-    router: Any, tenant: str, tmp_path: Any, undisputed: None
+    router: Any, storage: str, tenant: str, tmp_path: Any, undisputed: None
 ) -> AsyncIterator[MakeSaver]:
     """Makes savers over one and the same data: what several agent processes would hold."""
     async with contextlib.AsyncExitStack() as stack:
@@ -169,7 +180,8 @@ async def make_saver(
             from checkpoint_router import RouterSaver
 
             def make(**options: Any) -> BaseCheckpointSaver[Any]:
-                chosen = {"target": router.target, "tenant": tenant, **options}
+                chosen = {"target": router.target, "tenant": tenant}
+                chosen |= options_of(storage) | options
                 saver: BaseCheckpointSaver[Any] = RouterSaver(chosen.pop("target"), **chosen)
                 stack.push_async_callback(_close, saver)
                 return saver

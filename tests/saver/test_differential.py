@@ -22,6 +22,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 
 from checkpoint_router.core import limits
 
+from .caches import EVICTING, Long
 from .calls import Calls
 from .conftest import MakeSaver
 from .peers import Peer
@@ -32,8 +33,11 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.router_only]
 
 SEEDS_PER_CHUNK = 60
 CHUNKS = 10
-CACHES = (limits.CACHE_BYTES_DEFAULT, 0, 64 * limits.KIB)
+CACHES = (limits.CACHE_BYTES_DEFAULT, 0, EVICTING)
 """Of our savers, in turns: the usual one, none, and one that always makes room."""
+
+LONG_EACH = 10
+"""Of so many sequences one has values that are all long, so that no cache is left out."""
 
 SEED = os.environ.get("CHECKPOINT_ROUTER_TEST_SEED")
 
@@ -239,10 +243,14 @@ async def test_random_calls_are_answered_as_by_langgraphs_own_savers(
     start = 0 if chunk is None else chunk * SEEDS_PER_CHUNK
     seeds = [int(SEED)] if SEED else range(start, start + SEEDS_PER_CHUNK)
     for seed in seeds:
+        serde = None if seed % LONG_EACH else Long()
         with sqlite_peer() as peer:
             peers: dict[Peer, Calls] = {"memory": sync(InMemorySaver()), "sqlite": sync(peer)}
             ours = [
-                Calls(make_saver(tenant=f"{tenant}-{seed}", cache_bytes=size), calls.flavour)
+                Calls(
+                    make_saver(tenant=f"{tenant}-{seed}", cache_bytes=size, serde=serde),
+                    calls.flavour,
+                )
                 for size in (CACHES[seed % 3], CACHES[(seed + 1) % 3])
             ]
             await compare(seed, ours, peers)

@@ -22,7 +22,6 @@ from checkpoint_router.core.records import Typed
 from checkpoint_router.wire import blobs
 from tests.contract.savers import Line, Routers
 from tests.contract.shard import BACKENDS
-from tests.saver.test_conformance import SUITE
 
 KIB = limits.KIB
 
@@ -298,15 +297,6 @@ async def test_a_conversation_costs_little_more_than_what_is_said(routers: Route
     assert sent[limits.CACHE_BYTES_DEFAULT] < 0.05 * sent[0]
     # Too small for the whole of it: worth nothing beyond its size, and no worse than none.
     assert sent[64 * KIB] < sent[0]
-
-
-@pytest.mark.parametrize("size", [0, 64 * KIB])
-async def test_the_conformance_suite_passes_with_a_cache_of_any_size(
-    routers: Routers, size: int
-) -> None:
-    for at, conformance_test in enumerate(SUITE):
-        saver, _ = routers.saver(f"acme-{at}", cache_bytes=size)
-        await conformance_test(saver)
 
 
 # ---- caches that lie ---------------------------------------------------------------------------
