@@ -132,6 +132,15 @@ async def of_rows_alone(session: Any, thread: Any, gen: int, hashes: Any, *, tai
     return set(await values.first_pieces(session, thread, gen, BLOB, hashes))
 
 
+def no_doubt(patch: Patch) -> None:
+    stable = index.Look._stable
+
+    async def sure(*given: Any) -> index.Index:
+        return replace(await stable(*given), doubtful=False)
+
+    patch.setattr(index.Look, "_stable", sure)
+
+
 def doubtful_batches_not_sent_again(patch: Patch) -> None:
     async def once(self: Writing, work: Any) -> Any:
         return await work()
@@ -266,8 +275,24 @@ CASSANDRA = (
     ),
     Fault(
         name="cassandra: a prune does not look at the thread again",
-        plant=in_place_of(Removal, "_stored", 0),
+        plant=in_place_of(Removal, "_seen", index.Index(rows=(), counts={})),
         check=on_two(shared.test_a_prune_is_dropped_if_an_event_came_since_its_caller_looked),
+    ),
+    Fault(
+        name="cassandra: a prune is decided without regard to a batch that is half there",
+        plant=in_place_of(Removal, "_came", False),
+        check=on_two(
+            shared.test_a_prune_takes_no_value_while_a_batch_is_half_there_that_a_reader_may_show,
+            decided=True,
+        ),
+    ),
+    Fault(
+        name="cassandra: a batch that is half there leaves no doubt",
+        plant=no_doubt,
+        check=on_two(
+            shared.test_a_prune_takes_no_value_while_a_batch_is_half_there_that_a_reader_may_show,
+            decided=False,
+        ),
     ),
     Fault(
         name="cassandra: a removal is finished by nobody but its own router",
@@ -296,7 +321,7 @@ CASSANDRA = (
     ),
     Fault(
         name="cassandra: a log row counts before its batch came from a quorum",
-        plant=in_place_of(index, "_there", lambda _, tail, __: list(tail)),
+        plant=in_place_of(index.Look, "_there", lambda _, tail, *__: list(tail)),
         check=on_two(shared.test_a_batch_that_is_half_there_is_not_shown),
     ),
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from checkpoint_router.backends.cassandra import CassandraStorage, backend, writing
+from checkpoint_router.backends.cassandra import CassandraStorage, backend, removal, writing
 from checkpoint_router.backends.cassandra.removal import Intent
 from checkpoint_router.backends.cassandra.session import Change
 from checkpoint_router.backends.cassandra.statements import Name
@@ -246,6 +246,53 @@ async def test_an_event_whose_value_was_pruned_under_it_is_shown_by_nobody(
     for storage in (one, two):
         assert late.id in await ids(storage)
         assert (await storage.records(b.THREAD, 1, [late.id], 99)).blobs.found
+
+
+async def half_there(one: CassandraStorage, append: Append) -> list[Change]:
+    """A batch of a third router of which a quorum has only its log row and its count, as where one
+    replica has all of it and a read brought those to another. What is missing of it."""
+    answers = Answers(one)
+    answers.drop = 1 << 30
+    sent = asyncio.ensure_future(one.append(append))
+    while not answers.dropped:
+        await asyncio.sleep(0)
+    sent.cancel()
+    rows = next(rows for rows in answers.dropped if rows[0][0] is Name.PUT_COUNT)
+    begun = [row for row in rows if row[0] in (Name.PUT_COUNT, Name.PUT_LOG)]
+    await answers._together(begun)
+    return [row for row in rows if row not in begun]
+
+
+@pytest.mark.parametrize("decided", [False, True])
+async def test_a_prune_takes_no_value_while_a_batch_is_half_there_that_a_reader_may_show(
+    one: CassandraStorage,
+    two: CassandraStorage,
+    decided: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reader that has seen the batch whole shows it, if it read the state before the prune."""
+    monkeypatch.setattr(removal, "_LOOK_SECONDS", 0.0)
+    erase = await pruned(two)
+    late = b.append(b.checkpoint_event("t", 1, checkpoint_id="c3", blobs=[DROPPED]))
+    await one.image(b.THREAD)
+    rest: list[Change] = []
+    if decided:
+        begin = two._parts.removal._begin
+
+        async def overtaken(*given: Any) -> bool:
+            rest.extend(await half_there(one, late))
+            return await begin(*given)
+
+        monkeypatch.setattr(two._parts.removal, "_begin", overtaken)
+        assert not await two.erase(erase)
+        monkeypatch.undo()
+        monkeypatch.setattr(removal, "_LOOK_SECONDS", 0.0)
+    else:
+        rest += await half_there(one, late)
+    assert await two.erase(erase), "it is not to wait for a router that may be no more"
+    await two._parts.session.together(rest)
+    assert late.entry.id in await ids(two)
+    assert (await two.records(b.THREAD, 1, [late.entry.id], 99)).blobs.found
 
 
 async def test_a_batch_that_lands_after_its_thread_was_deleted_stays_hidden(

@@ -6,11 +6,12 @@ if it was a put (`writing`).
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from checkpoint_router.backends.cassandra import facts, schema, values
+from checkpoint_router.backends.cassandra.ahead import Ahead, Asks
 from checkpoint_router.backends.cassandra.fences import Fences
 from checkpoint_router.backends.cassandra.listings import Listings
 from checkpoint_router.backends.cassandra.removal import Removal
@@ -19,7 +20,7 @@ from checkpoint_router.backends.cassandra.target import Target, login
 from checkpoint_router.backends.cassandra.threads import Threads
 from checkpoint_router.backends.cassandra.writing import Writing
 from checkpoint_router.core.answers import NewBlob
-from checkpoint_router.core.errors import Refused, Unavailable
+from checkpoint_router.core.errors import DataLoss, Refused, Unavailable
 from checkpoint_router.core.ids import EventId, ThreadKey
 from checkpoint_router.core.records import Kind
 from checkpoint_router.storage.codec import lost
@@ -167,7 +168,12 @@ class CassandraStorage:
     async def events(
         self, thread: ThreadKey, gen: int, ids: Sequence[EventId]
     ) -> Mapping[EventId, bytes]:
-        found = await _bounded(values.load_records(self._parts.session, thread, gen, ids))
+        return await self._events(self._parts.threads.ahead(thread, gen), thread, gen, ids)
+
+    async def _events(
+        self, ahead: Ahead, thread: ThreadKey, gen: int, ids: Sequence[EventId]
+    ) -> Mapping[EventId, bytes]:
+        found = await self._sure(ahead, lambda a: values.load_records(a, thread, gen, ids))
         absent = [id for id in ids if id not in found]
         if absent:
             await self._must_be_gone(thread, gen, absent)
@@ -187,13 +193,31 @@ class CassandraStorage:
     async def blobs(
         self, thread: ThreadKey, gen: int, hashes: Sequence[bytes], budget_bytes: int
     ) -> Blobs:
-        return await _bounded(values.load(self._parts.session, thread, gen, hashes, budget_bytes))
+        ahead = self._parts.threads.take_ahead(thread, gen)
+        return await self._blobs(ahead, thread, gen, hashes, budget_bytes)
+
+    async def _blobs(
+        self, ahead: Ahead, thread: ThreadKey, gen: int, hashes: Sequence[bytes], budget_bytes: int
+    ) -> Blobs:
+        load = values.load
+        return await self._sure(ahead, lambda a: load(a, thread, gen, hashes, budget_bytes))
+
+    async def _sure(self, ahead: Ahead, work: Callable[[Asks], Coroutine[Any, Any, T]]) -> T:
+        """What it reads. What was read ahead may be older than a value that was stored again, so
+        nothing is called lost on the word of that."""
+        try:
+            return await _bounded(work(ahead))
+        except DataLoss:
+            return await _bounded(work(self._parts.session))
 
     async def records(
         self, thread: ThreadKey, gen: int, ids: Sequence[EventId], budget_bytes: int
     ) -> Records:
-        events = await self.events(thread, gen, ids)
-        blobs = await self.blobs(thread, gen, named(events.values()), budget_bytes)
+        threads, keys = self._parts.threads, [values.key_of(id) for id in ids]
+        ahead = threads.take_ahead(thread, gen)
+        await _bounded(ahead.bring(keys, hint=threads.hint(thread, keys)))
+        events = await self._events(ahead, thread, gen, ids)
+        blobs = await self._blobs(ahead, thread, gen, named(events.values()), budget_bytes)
         return Records(events=events, blobs=blobs)
 
     async def blob_sizes(

@@ -203,7 +203,8 @@ class CassandraShard:
 
     async def _log(self, thread: ThreadKey, image: ThreadImage) -> list[Fault]:
         """What of a thread's log is not there, or is there and not shown."""
-        counts = index.counts_in(await index.ask_counts(self._session, thread, image.gen))
+        begun = index.begun_in(await index.ask_begun(self._session, thread, image.gen))
+        counts = begun.counts
         rows = await self._session.read(Name.INDEX, thread.tenant, thread.thread, image.gen)
         numbers: dict[int, set[int]] = defaultdict(set)
         for row in rows:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from checkpoint_router.backends.cassandra.ahead import NO_HINT, Ahead, Hint, Range
 from checkpoint_router.backends.cassandra.growing import Remembered
 from checkpoint_router.core.clock import Ranges, covers, with_index
 from checkpoint_router.core.ids import Dot, EventId, SegmentId, ThreadKey
@@ -47,6 +48,8 @@ class Logged:
     entry: Entry
     news: tuple[bytes, ...]
     """Values that came in the same batch."""
+    tails: tuple[Range, ...] = ()
+    """Where what it appended of its first news stands."""
 
 
 class Place:
@@ -67,6 +70,9 @@ class Place:
         self.values: set[bytes] = set()
         """Hashes of values that are stored; others may be too."""
         self.growing = Remembered()
+        self.hint: Hint = NO_HINT
+        self.ahead: Ahead | None = None
+        """What the last look read beside the index, until somebody has read it."""
         self.pos = 0
         self.announced = False
         """This process wrote the thread's rows in the listings since the last removal."""
@@ -93,6 +99,7 @@ class Place:
         self.counts, self.digests, self.indices = {}, {}, {}
         self.values, self.runs = set(), set()
         self.growing = Remembered()
+        self.hint, self.ahead = NO_HINT, None
 
     def know(self, rows: Iterable[Logged]) -> None:
         """Takes in rows that are stable."""

@@ -6,10 +6,15 @@ batch is not answered yet, sees it. Then it is decided, by a condition: a delete
 generation; a prune looks at the thread again, and is dropped if an event came. Phase 2: rows go;
 then the operation is written down and the intent removed, together.
 
+A batch of which only a part is to be seen may come to be shown by a reader that saw the whole
+(`index`), and may name values that nothing else names. So a prune takes no values while one is
+there, neither when it begins nor when it is decided.
+
 Rule: whoever meets an intent, at a read or after a put, finishes it first. So nobody sees half of
 one, and a router that dies in the middle of one leaves nothing to clear up.
 """
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 
@@ -24,6 +29,7 @@ from checkpoint_router.backends.cassandra.statements import (
     BLOB,
     ENDED,
     ERASED,
+    PRUNED,
     RECORD,
     REMOVED,
     ROW,
@@ -36,6 +42,11 @@ from checkpoint_router.storage.port import Erase
 
 _ROWS: int = 200
 """Removals in one request."""
+
+_LOOKS: int = 8
+_LOOK_SECONDS: float = 0.25
+"""How long a prune waits for a batch that is not wholly there. One that does not come was left by
+a router or a member that went away; the prune leaves all values then."""
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -112,9 +123,18 @@ class Removal:
             state = await self.settled(thread)
             if await self.done(thread, erase.operation):
                 return True
-            if state.live != erase.gen or await self._stored(thread, state) > erase.stored:
+            if state.live != erase.gen:
                 return False
-            copies = await values.copies(self._session, thread, erase.gen, erase.blobs)
+            seen = await self._seen(thread, state)
+            for _ in range(_LOOKS if erase.blobs else 0):
+                if not seen.doubtful:
+                    break
+                await asyncio.sleep(_LOOK_SECONDS)
+                seen = await self._seen(thread, state)
+            if len(seen.rows) > erase.stored:
+                return False
+            blobs = () if seen.doubtful else erase.blobs
+            copies = await values.copies(self._session, thread, erase.gen, blobs)
             logs = await values.dead_logs(self._session, thread, erase.gen, copies)
             intent = Intent(
                 operation=erase.operation,
@@ -130,9 +150,14 @@ class Removal:
                 await self.settled(thread)
                 return await self.done(thread, erase.operation)
 
-    async def _stored(self, thread: ThreadKey, state: State) -> int:
-        found = await index.read(self._session, thread, state.live, {}, pruned=bool(state.erasures))
-        return len(found.rows)
+    async def _seen(self, thread: ThreadKey, state: State) -> index.Index:
+        return await index.read(self._session, thread, state.live, pruned=bool(state.erasures))
+
+    async def _came(self, thread: ThreadKey, state: State, intent: Intent) -> bool:
+        """Whether there is more, or may come to be, than whoever wants to prune has seen."""
+        seen = await self._seen(thread, state)
+        takes_values = bool(intent.copies or intent.logs)
+        return len(seen.rows) > intent.stored or (takes_values and seen.doubtful)
 
     async def _begin(self, thread: ThreadKey, state: State, intent: Intent) -> bool:
         of = (thread.tenant, thread.thread)
@@ -144,26 +169,27 @@ class Removal:
         intent = Intent.unpack(packed)
         of = (thread.tenant, thread.thread)
         if state.phase == 2:
-            await self._take(thread, intent)
+            number = (state.erasures or 0) + 1
+            await self._take(thread, intent, number)
             done: Sequence[Change] = ()
             if intent.operation:
                 done = [(Name.OPERATION_DONE, (*of, intent.operation))]
-            finish = ((state.erasures or 0) + 1, *of, packed)
+            finish = (number, *of, packed)
             await self._session.condition((Name.INTENT_FINISH, finish), *done)
             return
         await self._fences.lift(thread)
-        if intent.next == intent.gen and await self._stored(thread, state) > intent.stored:
+        if intent.next == intent.gen and await self._came(thread, state, intent):
             await self._session.condition((Name.INTENT_ABORT, (*of, packed)))
             return
         # Of a thread that was never deleted the generation stays unset: it is 1.
         gen = state.gen if intent.next == intent.gen else intent.next
         await self._session.condition((Name.INTENT_DECIDE, (gen, *of, packed)))
 
-    async def _take(self, thread: ThreadKey, intent: Intent) -> None:
+    async def _take(self, thread: ThreadKey, intent: Intent, number: int) -> None:
         """All that goes, in any number of tries: the rows that say what goes are the last."""
         if intent.next != intent.gen:
             try:
-                found = await index.read(self._session, thread, intent.gen, {}, pruned=False)
+                found = await index.read(self._session, thread, intent.gen, pruned=False)
                 entries = [row.entry for row in found.rows]
             except DataLoss:
                 entries = []  # A broken thread can be deleted; listings may name it for longer.
@@ -171,7 +197,7 @@ class Removal:
             of = (thread.tenant, thread.thread, intent.gen)
             await self._session.write(Name.REMOVE_GENERATION, ENDED, *of)
             return
-        found = await index.read(self._session, thread, intent.gen, {}, pruned=False)
+        found = await index.read(self._session, thread, intent.gen, pruned=False)
         doomed = set(intent.events)
         going = [row.entry for row in found.rows if values.key_of(row.entry.id) in doomed]
         left = any(
@@ -193,6 +219,7 @@ class Removal:
         # After the values that stood in them: who finds bytes gone looks whether the value is.
         logs = [(Name.REMOVE_KEY, (REMOVED, *of, SEGMENT, key)) for key in intent.logs]
         await self._together(logs)
+        await self._session.write(Name.PUT_MARK, *of, ERASED, PRUNED, number, ROW)
 
     async def _together(self, rows: Sequence[Change]) -> None:
         for at in range(0, len(rows), _ROWS):

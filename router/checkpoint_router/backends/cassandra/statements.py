@@ -23,13 +23,22 @@ REMOVED: Final = 2
 
 ENDED: Final = 1 << 60
 """Timestamp of a generation's removal: above all that was ever written to it. The counts of
-actors, which grow, are written with their own value as a timestamp."""
+actors, which grow, are written with the position of their last row as a timestamp, which grows with
+them; and with them the hint, of which the one stays whose writer knew most."""
+
+INDEX_PAGE: Final = 20_000
+"""Rows of an index in one answer. Larger: a member has more of it in its memory at once, some 250
+bytes for each; with a hundred new values in each event it would come near the 128 MiB that members
+take of each other. Smaller: a first look at a long thread takes more journeys."""
 
 LOG, VOID, ERASED, RECORD, BLOB, SEGMENT = range(6)
 """Kinds of rows in a thread: a log row by actor and n; a mark that one of those does not count,
 in the same way; a mark by event that it was pruned; a record's pieces by event; a value's pieces,
 or its place in append logs, by hash; what was appended, by log and offset. The first three are
 the index, and are read in one slice."""
+
+PRUNED: Final = b""
+"""In the place of an event, of a mark that a prune made last: its number stands where n does."""
 
 TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS meta (key text PRIMARY KEY, value blob)""",
@@ -41,7 +50,7 @@ TABLES: Final = (
         PRIMARY KEY ((tenant, thread), operation))""",
     """CREATE TABLE IF NOT EXISTS thread (
         tenant text, thread text, gen int, kind tinyint, key blob, n bigint, a bigint,
-        counts map<bigint, bigint> static,
+        counts map<bigint, bigint> static, hint blob static,
         body blob, pos bigint, first bigint, news blob, tag text, size int, path blob,
         PRIMARY KEY ((tenant, thread, gen), kind, key, n, a)) WITH read_repair = 'BLOCKING'""",
     """CREATE TABLE IF NOT EXISTS listing (
@@ -52,7 +61,9 @@ TABLES: Final = (
 )
 """thread: `first` is the first n of the batch that wrote the row, `news` the hashes of the values
 that came with it, `pos` grows along every chain of cause; n is a piece's number, a its writer.
-`path` is where a value that grew stands (`growing`), and `first` where what came with it begins.
+`path` is where a value that grew stands (`growing`), and `first` where what came with it begins;
+in a log row `path` says the same of the first of its `news`, those that grew. `hint` says what a
+read may want beside the index (`ahead`).
 listing: can be made again from `thread`, so its removals need not be kept for long."""
 
 NAMES: Final = frozenset(table.split()[5] for table in TABLES)
@@ -117,7 +128,7 @@ _PARTS: Final = {
     "state": "WHERE tenant = ? AND thread = ?",
     "generation": "WHERE tenant = ? AND thread = ? AND gen = ?",
     "part": "WHERE tenant = ? AND part = ?",
-    "log": "SELECT kind, key, n, body, pos, first, news FROM thread",
+    "log": "SELECT kind, key, n, body, pos, first, news, path FROM thread",
     "list": "SELECT k1, k2, k3 FROM listing WHERE tenant = ? AND part = ?",
     "down": "ORDER BY k1 DESC, k2 DESC, k3 DESC",
     "piece": "tenant, thread, gen, kind, key, n, a",
@@ -156,9 +167,13 @@ _TEXTS: Final = {
     Name.OPERATION_DONE: Statement(
         "INSERT INTO state (tenant, thread, operation) VALUES (?, ?, ?)"
     ),
-    Name.COUNTS: Statement("SELECT DISTINCT tenant, thread, gen, counts FROM thread $generation"),
-    Name.INDEX: Statement("$log $generation AND kind <= $index"),
-    Name.LOG_AFTER: Statement("$log $generation AND kind = ? AND key = ? AND n > ?"),
+    Name.COUNTS: Statement(
+        "SELECT DISTINCT tenant, thread, gen, counts, hint FROM thread $generation"
+    ),
+    Name.INDEX: Statement("$log $generation AND kind <= $index", page=INDEX_PAGE),
+    Name.LOG_AFTER: Statement(
+        "$log $generation AND kind = ? AND key = ? AND n > ?", page=INDEX_PAGE
+    ),
     Name.PIECES: Statement(
         "SELECT n, body, path FROM thread $generation AND kind = ? AND key = ?", page=8
     ),
@@ -174,12 +189,14 @@ _TEXTS: Final = {
     Name.SEGMENTS: Statement(
         "SELECT n, body FROM thread $generation"
         " AND kind = $SEGMENT AND key = ? AND n >= ? AND n < ?",
-        page=256,
+        page=512,
     ),
-    Name.PUT_COUNT: Statement("UPDATE thread USING TIMESTAMP ? SET counts[?] = ? $generation"),
+    Name.PUT_COUNT: Statement(
+        "UPDATE thread USING TIMESTAMP ? SET counts[?] = ?, hint = ? $generation"
+    ),
     Name.PUT_LOG: Statement(
-        "INSERT INTO thread ($piece, body, pos, first, news)"
-        " VALUES (?, ?, ?, $LOG, ?, ?, 0, ?, ?, ?, ?) USING TIMESTAMP ?"
+        "INSERT INTO thread ($piece, body, pos, first, news, path)"
+        " VALUES (?, ?, ?, $LOG, ?, ?, 0, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
     ),
     Name.PUT_MARK: Statement(
         "INSERT INTO thread ($piece) VALUES (?, ?, ?, ?, ?, ?, 0) USING TIMESTAMP ?"

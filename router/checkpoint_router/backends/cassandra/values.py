@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from checkpoint_router.backends.cassandra.ahead import KEYS, Asks
 from checkpoint_router.backends.cassandra.growing import Base, Path, Placed, pack_path, unpack_path
 from checkpoint_router.backends.cassandra.session import Change, Session
 from checkpoint_router.backends.cassandra.statements import BLOB, RECORD, ROW, Name
@@ -29,9 +30,6 @@ PIECE_BYTES: Final = 512 * limits.KIB
 
 _KEYS: Final = 100
 """Keys in one request that brings no bodies."""
-
-_BODIES: Final = 16
-"""Keys in one request that brings up to a piece for each."""
 
 _Of = tuple[str, str, int]
 """tenant, thread, generation."""
@@ -122,15 +120,15 @@ async def write(session: Session, rows: Sequence[Change]) -> None:
 
 
 async def first_pieces(
-    session: Session, thread: ThreadKey, gen: int, kind: int, keys: Iterable[bytes]
+    session: Asks, thread: ThreadKey, gen: int, kind: int, keys: Iterable[bytes]
 ) -> dict[bytes, list[First]]:
     """The first row of each copy of these that is there."""
     wanted = list(dict.fromkeys(keys))
     of = (thread.tenant, thread.thread, gen, kind)
     found = await asyncio.gather(
         *(
-            session.read(Name.FIRST_PIECES, *of, wanted[at : at + _BODIES])
-            for at in range(0, len(wanted), _BODIES)
+            session.read(Name.FIRST_PIECES, *of, wanted[at : at + KEYS])
+            for at in range(0, len(wanted), KEYS)
         )
     )
     firsts: dict[bytes, list[First]] = {}
@@ -140,9 +138,7 @@ async def first_pieces(
     return firsts
 
 
-async def copies(
-    session: Session, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
-) -> list[Copy]:
+async def copies(session: Asks, thread: ThreadKey, gen: int, hashes: Sequence[bytes]) -> list[Copy]:
     """Each copy of these values."""
     of = (thread.tenant, thread.thread, gen, BLOB)
     found = await asyncio.gather(
@@ -159,7 +155,7 @@ async def copies(
 
 
 async def dead_logs(
-    session: Session, thread: ThreadKey, gen: int, doomed: Sequence[Copy]
+    session: Asks, thread: ThreadKey, gen: int, doomed: Sequence[Copy]
 ) -> tuple[bytes, ...]:
     """Logs in which no value stands any more once these copies are gone."""
     logs = {span.key for copy in doomed for span in copy.path}
@@ -173,7 +169,7 @@ async def dead_logs(
     return tuple(sorted(logs))
 
 
-async def _runs(session: Session, of: _Of, firsts: Iterable[First], tails: bool) -> dict[int, _Run]:
+async def _runs(session: Asks, of: _Of, firsts: Iterable[First], tails: bool) -> dict[int, _Run]:
     """The bytes that these stand in, by log; with `tails` only those that came with them."""
     low: dict[int, int] = {}
     end: dict[int, int] = {}
@@ -217,7 +213,7 @@ def _body(first: First, runs: Mapping[int, _Run]) -> bytes | None:
 
 
 async def sizes(
-    session: Session, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
+    session: Asks, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
 ) -> dict[bytes, int]:
     """See `Storage.blob_sizes`."""
     found = {c.hash: c.size for c in await copies(session, thread, gen, hashes)}
@@ -225,18 +221,18 @@ async def sizes(
 
 
 async def missing(
-    session: Session, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
+    session: Asks, thread: ThreadKey, gen: int, hashes: Sequence[bytes]
 ) -> tuple[bytes, ...]:
     """See `Storage.missing_blobs`. What is not missing was read with its bytes: only what was
     read is sure to be on a quorum."""
     there: set[bytes] = set()
-    for at in range(0, len(hashes), _BODIES):
-        there |= await arrived(session, thread, gen, hashes[at : at + _BODIES], tails=False)
+    for at in range(0, len(hashes), KEYS):
+        there |= await arrived(session, thread, gen, hashes[at : at + KEYS], tails=False)
     return tuple(h for h in hashes if h not in there)
 
 
 async def arrived(
-    session: Session, thread: ThreadKey, gen: int, hashes: Sequence[bytes], *, tails: bool
+    session: Asks, thread: ThreadKey, gen: int, hashes: Sequence[bytes], *, tails: bool
 ) -> set[bytes]:
     """Those of which a copy came from a quorum: all of it or, with `tails`, what its batch
     brought."""
@@ -256,7 +252,7 @@ async def arrived(
 
 
 async def bases(
-    session: Session, thread: ThreadKey, gen: int, hashes: Iterable[bytes]
+    session: Asks, thread: ThreadKey, gen: int, hashes: Iterable[bytes]
 ) -> dict[bytes, Base]:
     """Those of these values that are there, read whole, as others may continue them."""
     found: dict[bytes, Base] = {}
@@ -275,7 +271,7 @@ async def bases(
 
 
 async def load_records(
-    session: Session, thread: ThreadKey, gen: int, ids: Sequence[EventId]
+    session: Asks, thread: ThreadKey, gen: int, ids: Sequence[EventId]
 ) -> Mapping[EventId, bytes]:
     """See `Storage.events`."""
     keys = {key_of(id): id for id in ids}
@@ -291,13 +287,13 @@ async def load_records(
 
 
 async def load(
-    session: Session, thread: ThreadKey, gen: int, hashes: Sequence[bytes], budget_bytes: int
+    session: Asks, thread: ThreadKey, gen: int, hashes: Sequence[bytes], budget_bytes: int
 ) -> Blobs:
     """See `Storage.blobs`. A few at a time, so that not much more than the budget is read."""
     asked = list(dict.fromkeys(hashes))
     found: dict[bytes, Typed] = {}
-    for at in range(0, len(asked), _BODIES):
-        group = asked[at : at + _BODIES]
+    for at in range(0, len(asked), KEYS):
+        group = asked[at : at + KEYS]
         firsts = await first_pieces(session, thread, gen, BLOB, group)
         taken: dict[bytes, list[First]] = {}
         for hash in (h for h in group if h in firsts):
@@ -313,7 +309,7 @@ async def load(
 
 
 async def _values(
-    session: Session, thread: ThreadKey, gen: int, firsts: Mapping[bytes, Sequence[First]]
+    session: Asks, thread: ThreadKey, gen: int, firsts: Mapping[bytes, Sequence[First]]
 ) -> dict[bytes, Typed]:
     of = (thread.tenant, thread.thread, gen)
     # A log that several of them stand in is read once.
@@ -331,7 +327,7 @@ async def _values(
 
 
 async def _of_any_copy(
-    session: Session, thread: ThreadKey, gen: int, hash: bytes, firsts: Sequence[First]
+    session: Asks, thread: ThreadKey, gen: int, hash: bytes, firsts: Sequence[First]
 ) -> Typed | None:
     """None: it was pruned since its rows were read. Raises DataLoss."""
     why = "not all of its bytes are there"
@@ -348,7 +344,7 @@ async def _of_any_copy(
 
 
 async def _rebuilt(
-    session: Session, thread: ThreadKey, gen: int, hash: bytes, first: First
+    session: Asks, thread: ThreadKey, gen: int, hash: bytes, first: First
 ) -> bytes | None:
     if not first.path:
         return await _pieced(session, thread, gen, BLOB, hash, first)
@@ -357,7 +353,7 @@ async def _rebuilt(
 
 
 async def _pieced(
-    session: Session, thread: ThreadKey, gen: int, kind: int, key: bytes, first: First
+    session: Asks, thread: ThreadKey, gen: int, kind: int, key: bytes, first: First
 ) -> bytes | None:
     """All bytes of what stands in pieces; None: not all are there."""
     if len(first.body) == first.size:

@@ -9,15 +9,16 @@ read later shows that nobody deleted or pruned the thread.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Final, TypeVar
 
 from checkpoint_router.backends.cassandra import values
+from checkpoint_router.backends.cassandra.ahead import Hint
 from checkpoint_router.backends.cassandra.fences import Fences
 from checkpoint_router.backends.cassandra.gather import Gather
-from checkpoint_router.backends.cassandra.growing import Plan
+from checkpoint_router.backends.cassandra.growing import Placed, Plan, Span, pack_path
 from checkpoint_router.backends.cassandra.index import actor_key
 from checkpoint_router.backends.cassandra.listings import Listings, Written
 from checkpoint_router.backends.cassandra.place import Logged, Place, State
@@ -29,7 +30,7 @@ from checkpoint_router.core import limits
 from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.errors import Overloaded, Unavailable
 from checkpoint_router.core.ids import Dot, EventId, ThreadKey
-from checkpoint_router.core.records import Entry, pack_entry
+from checkpoint_router.core.records import Entry, Kind, pack_entry
 from checkpoint_router.storage.codec import seal_envelope
 from checkpoint_router.storage.logs import worth_a_log
 from checkpoint_router.storage.port import (
@@ -88,8 +89,8 @@ class Writing:
         self._removal = removal
         self._threads = threads
         self.actor = 0
-        self._counters: dict[tuple[ThreadKey, int], int] = {}
-        """The last n of the live actor in each thread and generation."""
+        self._counters: dict[tuple[ThreadKey, int], tuple[int, int]] = {}
+        """The last n of the live actor in each thread and generation, with its position."""
         self._rounds: dict[ThreadKey, Gather[Append, Appended]] = {}
         self._drawing = asyncio.Lock()
         self._closing = False
@@ -166,7 +167,7 @@ class Writing:
             since, plan = place.state, Plan(place.growing, self._writers)
             await self._learn(place, gen, blobs)
             for blob in blobs:
-                await values.write(self._session, self._value(thread, gen, blob, plan))
+                await values.write(self._session, self._value(thread, gen, blob, plan.place(blob)))
             if await self._is_as_before(place, since):
                 place.values.update(b.hash for b in blobs)
                 plan.keep()
@@ -227,15 +228,15 @@ class Writing:
         async with self._drawing:
             if counter not in self._counters and len(self._counters) >= limits.COUNTERS_MAX:
                 await self.open()
-            first = self._counters.get(counter, 0) + 1
+            last, pos = self._counters.setdefault(counter, (0, 0))
             # Claimed at once: the actor must not be closed under it.
-            self._counters[counter] = first - 1
+            first, pos = last + 1, max(pos, place.pos)
         return [
             Chosen(
                 append,
                 Logged(
                     dot=Dot(self.actor, n),
-                    pos=place.pos + 1 + n - first,
+                    pos=pos + 1 + n - first,
                     first=first,
                     entry=append.entry,
                     news=tuple(b.hash for b in append.blobs),
@@ -248,15 +249,21 @@ class Writing:
         """Writes them, for good or not at all, and their rows in the lists."""
         plan = Plan(place.growing, self._writers)
         await self._learn(place, gen, [blob for one in chosen for blob in one.append.blobs])
-        thread, actor, last = place.thread, chosen[-1].row.dot.actor, chosen[-1].row.dot.n
+        thread, final = place.thread, chosen[-1].row
+        actor, last, hint = final.dot.actor, final.dot.n, place.hint
         of = (thread.tenant, thread.thread, gen)
-        batch: list[Change] = [(Name.PUT_COUNT, (last, actor, last, *of))]
+        batch: list[Change] = []
         for one in chosen:
             append, row = one.append, one.row
             record = seal_envelope(append.packed)
             key = values.key_of(append.entry.id)
             parts = [(len(record), values.pieces(thread, gen, RECORD, key, actor, "", record))]
-            parts += [(len(b.value.data), self._value(thread, gen, b, plan)) for b in append.blobs]
+            placed = {b.hash: plan.place(b) for b in append.blobs}
+            parts += [
+                (len(b.value.data), self._value(thread, gen, b, placed[b.hash]))
+                for b in append.blobs
+            ]
+            hint = _hinted(hint, place, append, placed)
             for size, rows in parts:
                 # Of a large value that grew only little may be new.
                 if size > AHEAD_BYTES and values.bytes_of(rows) > AHEAD_BYTES:
@@ -265,7 +272,8 @@ class Writing:
                     batch += rows
             entry = seal_envelope(pack_entry(append.entry))
             log = (*of, actor_key(actor), row.dot.n, entry, row.pos, row.first)
-            batch.append((Name.PUT_LOG, (*log, b"".join(row.news), ROW)))
+            batch.append((Name.PUT_LOG, (*log, *_news(placed), ROW)))
+        batch.insert(0, (Name.PUT_COUNT, (final.pos, actor, last, hint.pack(), *of)))
         entries = [one.append.entry for one in chosen]
         sent = asyncio.ensure_future(self._session.together(batch))
         listed = await self._until_known(
@@ -273,15 +281,18 @@ class Writing:
         )
         await self._until_known(lambda: self._session.together(batch), sent)
         if actor == self.actor:
-            self._counters[thread, gen] = last
+            self._counters[thread, gen] = last, final.pos
         if place.state.live == gen:
+            place.hint = hint
             place.acknowledged[actor] = last
             place.know(one.row for one in chosen)
             plan.keep()
         return listed
 
-    def _value(self, thread: ThreadKey, gen: int, blob: NewBlob, plan: Plan) -> list[Change]:
-        writer, placed = next(self._writers), plan.place(blob)
+    def _value(
+        self, thread: ThreadKey, gen: int, blob: NewBlob, placed: Placed | None
+    ) -> list[Change]:
+        writer = next(self._writers)
         if placed is not None:
             return values.grown(thread, gen, blob, writer, placed)
         tag, data = blob.value.tag, blob.value.data
@@ -361,3 +372,30 @@ def _bytes(append: Append) -> int:
     for blob in append.blobs:
         size += len(blob.value.data)
     return size
+
+
+def _news(placed: Mapping[bytes, Placed | None]) -> tuple[bytes, bytes]:
+    """Of a log row: the values that came with it, those that grew first; and where what these
+    appended stands."""
+    grown = {hash: how for hash, how in placed.items() if how is not None}
+    whole = [hash for hash in placed if hash not in grown]
+    spans = [
+        span for how in grown.values() for span in (Span(how.path[-1].log, how.start), how.path[-1])
+    ]
+    return b"".join((*grown, *whole)), pack_path(tuple(spans))
+
+
+def _hinted(
+    hint: Hint, place: Place, append: Append, placed: Mapping[bytes, Placed | None]
+) -> Hint:
+    """The hint after this event."""
+    entry = append.entry
+    newest = entry.kind is Kind.CHECKPOINT and not entry.ns
+    sizes = {b.hash: len(b.value.data) for b in append.blobs}
+    known = {}
+    for hash in append.names if newest else sizes:
+        how, base = placed.get(hash), place.growing.get(hash)
+        path = how.path if how is not None else base.path if base is not None else ()
+        size = sizes.get(hash, 0 if base is None else len(base.head) + base.keep)
+        known[hash] = size, path
+    return hint.with_event(values.key_of(entry.id), known, anew=newest)
