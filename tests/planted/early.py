@@ -7,23 +7,23 @@ import asyncio
 import sys
 from typing import Any
 
-from checkpoint_router.backends.sqlite.writer import Job, Outcome, Writer
+from checkpoint_router.backends.sqlite.writer import Job, Writer
 from tests.contract import child
 
 
 def plant() -> None:
-    commit, end = Writer._commit, Writer._end
+    commit, opened = Writer._commit, Writer._opened
 
-    def late(self: Writer, *, changed: bool) -> None:
-        self._changes.committed()
+    def late(self: Writer) -> None:
+        """The transaction stays open."""
 
-    def answered_early(self: Writer, group: list[Job]) -> list[Outcome]:
+    def answered_early(self: Writer, group: list[Job]) -> Any:
         if self.conn.in_transaction:
-            end(self, changed=True)
-        return commit(self, group)
+            commit(self)
+        return opened(self, group)
 
     patched: Any = Writer
-    patched._end, patched._commit = late, answered_early
+    patched._opened, patched._commit = answered_early, late
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from threading import current_thread
 
@@ -394,25 +395,37 @@ async def test_calls_of_one_transaction_see_what_those_before_them_stored(tmp_pa
         assert await storage.append(again) == MissingBlobs((value.hash,))
 
 
-async def test_the_loop_writes_what_is_small_while_the_disk_is_quick_and_nothing_else(
+async def test_the_loop_lends_its_thread_what_may_take_long_and_nothing_else(
     tmp_path: Path,
 ) -> None:
     async with shard(tmp_path) as storage:
-        writer = storage._open_writer
+        writer, commits = storage._open_writer, list[str]()
+        here, there = current_thread().name, "sqlite-writer"
+
+        def heard(statement: str) -> None:
+            if statement == "COMMIT":
+                commits.append(current_thread().name)
 
         async def who(*, small: bool = True, bytes: int = 0) -> str:
             return await writer.do(lambda _: current_thread().name, small=small, bytes=bytes)
 
-        writer._commit_seconds = 0.0
-        assert await who() == current_thread().name
-        writer._commit_seconds = 0.0
-        assert await who(small=False) == "sqlite-writer"
-        assert await who(bytes=1 << 20) == "sqlite-writer"
-        writer._commit_seconds = 0.0
-        three = await asyncio.gather(who(), who(), who())
-        assert set(three) == {"sqlite-writer"}
-        writer._commit_seconds = 1.0
-        assert await who() == "sqlite-writer"
+        async def both(seconds: float, *calls: Callable[[], Awaitable[str]]) -> tuple[str, str]:
+            """Who ran the statements of these calls, who committed; after commits so slow."""
+            writer._commit_seconds = seconds
+            commits.clear()
+            (statements,) = set(await asyncio.gather(*(call() for call in calls)))
+            (commit,) = commits
+            return statements, commit
+
+        writer.conn.set_trace_callback(heard)
+        large, huge = partial(who, bytes=1 << 17), partial(who, bytes=1 << 20)
+        assert await both(0.0, who) == (here, here)
+        assert await both(0.0, who, who, who) == (here, there)
+        assert await both(0.0, large) == (here, there)
+        assert await both(0.05, who) == (here, there)
+        assert await both(0.0, huge) == (there, there)
+        assert await both(0.0, partial(who, small=False)) == (there, there)
+        assert await both(10.0, who) == (there, there)
 
 
 async def test_a_call_that_failed_leaves_nothing_in_memory(tmp_path: Path) -> None:

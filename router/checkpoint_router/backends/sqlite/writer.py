@@ -1,14 +1,17 @@
 """The one who writes: group commit, and what a failure in a group means for each call.
 
-Owner: a thread of its own has the connection, `Changes` and the commit number. The loop hands it
-jobs and gets one answer per group of them, after the commit is on disk and marked. While the thread
-has nothing to do, the disk syncs quickly and the job is a small one, the loop does it itself: to
-wake a thread and be woken by it takes longer than such a commit.
+Owner: the loop, which has the connection, `Changes` and the commit number, and lends all of them to
+a thread for what may take long. It runs the statements of a group of puts by itself, because a
+thread that runs them and the loop would wait for the interpreter in turns, at every row. The
+thread commits; while it does, the next group gathers. Where the disk syncs quickly and little
+waits, the loop commits as well: to wake a thread and be woken by it takes longer than that. What is
+large or removes goes to the thread as a whole, and so does everything while the disk is slow.
 
-Rules: a group is all that waits, at most `GROUP_PUTS_MAX` jobs or `GROUP_BYTES_MAX` bytes. If a
-job fails, the transaction is rolled back and each job of the group is done again alone, so a
-failure hits only the job it belongs to (a savepoint each would do the same, and cost each job
-what only failures need to cost). If the commit itself fails, all of the group are Unavailable.
+Rules: a group is all that waits, at most `GROUP_PUTS_MAX` jobs or `GROUP_BYTES_MAX` bytes; answers
+come after the commit is on disk and marked. If a job fails, the transaction is rolled back and each
+job of the group is done again alone, so a failure hits only the job it belongs to (a savepoint each
+would do the same, and cost each job what only failures need to cost). If the commit itself fails,
+all of the group are Unavailable.
 """
 
 import asyncio
@@ -17,9 +20,10 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -43,10 +47,13 @@ through more of the log. Smaller: hot pages are copied more often."""
 
 SMALL_JOBS: Final = 2
 SMALL_BYTES: Final = 64 * limits.KIB
-"""What the loop may write by itself: a millisecond of statements at the most."""
+"""What the loop may commit by itself."""
 
 QUICK_SECONDS: Final = 0.001
 """A disk is quick while its commits take less: while the loop waits for one, it answers nobody."""
+
+SLOW_SECONDS: Final = 0.1
+"""A disk is slow while its commits take more. Statements read pages, and might wait for it too."""
 
 _OF_THE_LAST: Final = 1 / 8
 """What the last commit counts for in the time that one takes, unless it took longer."""
@@ -65,6 +72,14 @@ class Job(msgspec.Struct, kw_only=True):
 
 
 Outcome = tuple[Job, Any, BaseException | None]
+
+
+class _Opened(NamedTuple):
+    """A transaction that is to be committed."""
+
+    values: list[Any]
+    """What the jobs return."""
+    changed: bool
 
 
 class Writer:
@@ -94,11 +109,12 @@ class Writer:
         self._wal_is_copied = threading.Event()
         self._commit_seconds = 0.0
         """About what a commit takes lately."""
-        self._coming: list[Job] = []
-        """Of this turn of the loop."""
-        self._handed = 0
-        """Jobs that the thread has: while there are any, all else is the thread's."""
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._waiting: deque[Job] = deque()
+        self._due = False
+        """The loop is about to look at what waits."""
+        self._lent = False
+        """The thread has the connection, and all that is told of it here."""
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._stopped = False
 
@@ -125,9 +141,11 @@ class Writer:
     async def stop(self) -> None:
         """Ends what was handed in before, durably."""
         if not self._stopped:
+            last = self._job(lambda _: None, None, "the end")
             self._stopped = True
-            self._hand_over()
-            self._jobs.put(None)
+            with contextlib.suppress(Exception):  # that something is wrong, others were told
+                await last.answer
+            self._work.put(None)
             await asyncio.to_thread(self._thread.join)
 
     async def do(
@@ -144,40 +162,106 @@ class Writer:
         if self._stopped:
             raise Unavailable("the storage is closed. Nothing was written.")
         self._watch.refuse_lost()
+        job = self._job(work, thread, record, bytes, small)
+        answer: T = await job.answer
+        return answer
+
+    def _job(
+        self,
+        work: Callable[[Changes], Any],
+        thread: ThreadKey | None,
+        record: object,
+        size: int = 0,
+        small: bool = False,
+    ) -> Job:
+        answer: asyncio.Future[Any] = self._loop.create_future()
         job = Job(
             work=work,
             thread=thread,
             record=record,
-            bytes=bytes + JOB_BYTES,
+            bytes=size + JOB_BYTES,
             small=small,
-            answer=self._loop.create_future(),
+            answer=answer,
         )
-        self._coming.append(job)
-        if len(self._coming) == 1:
-            # Not at once: what else this turn of the loop brings shall share the commit, and a
-            # thread that is woken for each job holds up the loop that makes the next.
-            self._loop.call_soon(self._hand_over)
-        answer: T = await job.answer
-        return answer
+        self._waiting.append(job)
+        self._look_soon()
+        return job
 
-    def _hand_over(self) -> None:
-        jobs, self._coming = self._coming, []
-        if self._is_for_the_loop(jobs):
-            self._answer(self._done(jobs))
+    # The loop --------------------------------------------------------------------------------
+
+    def _look_soon(self) -> None:
+        if not self._due and not self._lent:
+            # Not at once: what else this turn of the loop brings shall share the commit.
+            self._due = True
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Begins with what waits."""
+        self._due = False
+        group = self._group()
+        if not self._is_for_the_loop(group):
+            self._lend(lambda: self._done(group), self._answer)
             return
-        self._handed += len(jobs)
-        for job in jobs:
-            self._jobs.put(job)
+        begun = time.perf_counter()
+        try:
+            opened = self._opened(group)
+        except Exception:  # noqa: BLE001  (the thread finds out whose it is)
+            self._commit_took(time.perf_counter() - begun)  # it may have waited for a lock
+            self._roll_back()
+            self._lend(lambda: self._done(group), self._answer)
+            return
+        if self._is_little(group):
+            self._end(group, opened, self._commit())
+        else:
+            self._lend(self._commit, lambda error: self._end(group, opened, error))
 
-    def _is_for_the_loop(self, jobs: list[Job]) -> bool:
+    def _lend(self, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Has the thread do `work`, which raises nothing, and goes on with `then`."""
+        self._lent = True
+
+        def back(result: T) -> None:
+            self._lent = False
+            then(result)
+            if self._waiting:
+                self._look_soon()
+
+        def run() -> None:
+            result = work()
+            with contextlib.suppress(RuntimeError):
+                # Of a closed loop: nobody waits for the answers any more.
+                self._loop.call_soon_threadsafe(back, result)
+
+        self._work.put(run)
+
+    def _group(self) -> list[Job]:
+        group: list[Job] = []
+        size = 0
+        while self._waiting and len(group) < limits.GROUP_PUTS_MAX:
+            group.append(self._waiting.popleft())
+            size += group[-1].bytes
+            if size >= limits.GROUP_BYTES_MAX:
+                break
+        return group
+
+    def _is_for_the_loop(self, group: list[Job]) -> bool:
         return (
-            0 < len(jobs) <= SMALL_JOBS
-            and not self._handed
-            and self._commit_seconds < QUICK_SECONDS
+            self._commit_seconds < SLOW_SECONDS
             and not self._wal_is_copied.is_set()
-            and all(job.small for job in jobs)
-            and sum(job.bytes for job in jobs) <= SMALL_BYTES
+            and not self._changes.actor_is_full()
+            and all(job.small for job in group)
+            and sum(job.bytes for job in group) <= limits.GROUP_BYTES_MAX
         )
+
+    def _is_little(self, group: list[Job]) -> bool:
+        return (
+            len(group) <= SMALL_JOBS
+            and self._commit_seconds < QUICK_SECONDS
+            and sum(job.bytes for job in group) <= SMALL_BYTES
+        )
+
+    def _end(self, group: list[Job], opened: _Opened, error: Exception | None) -> None:
+        self._answer(self._outcomes(group, opened, error))
+        self._count(group)
 
     def _answer(self, outcomes: list[Outcome]) -> None:
         for job, value, error in outcomes:
@@ -191,84 +275,76 @@ class Writer:
     # The thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        more = True
-        while more:
-            first = self._jobs.get()
-            if first is None:
-                return
-            group, more = self._group(first)
-            outcomes = self._done(group)
-            with contextlib.suppress(RuntimeError):
-                # Of a closed loop: nobody waits for the answers any more.
-                self._loop.call_soon_threadsafe(self._answer_handed, outcomes)
-
-    def _answer_handed(self, outcomes: list[Outcome]) -> None:
-        self._handed -= len(outcomes)
-        self._answer(outcomes)
-
-    # Either ----------------------------------------------------------------------------------
+        while (work := self._work.get()) is not None:
+            work()
 
     def _done(self, group: list[Job]) -> list[Outcome]:
+        """All that a group needs."""
         if self._wal_is_copied.is_set():
             self._finish_copy()
         if self._changes.actor_is_full():
             self._quietly(self._new_actor)
         try:
-            return self._commit(group)
+            return self._stored(group)
         except Exception as e:  # noqa: BLE001  (nobody would ever be answered again)
             return [(job, None, e) for job in group]
         finally:
             self._count(group)
 
-    def _group(self, first: Job) -> tuple[list[Job], bool]:
-        group, size = [first], first.bytes
-        while len(group) < limits.GROUP_PUTS_MAX and size < limits.GROUP_BYTES_MAX:
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                break
-            if job is None:
-                return group, False
-            group.append(job)
-            size += job.bytes
-        return group, True
-
-    def _commit(self, group: list[Job]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        job, begun = group[0], time.perf_counter()
+    def _stored(self, group: list[Job]) -> list[Outcome]:
+        begun = time.perf_counter()
         try:
-            self.conn.execute("BEGIN IMMEDIATE")
-            before = self.conn.total_changes
-            self._changes.begun(self._seq + 1)
-            self._changes.look()
-            for job in group:
-                outcomes.append((job, job.work(self._changes), None))
-            self._changes.finish()
+            opened = self._opened(group)
         except Exception as e:  # noqa: BLE001  (each job gets its own; the thread must live)
             self._commit_took(time.perf_counter() - begun)  # it may have waited for a lock
             self._roll_back()
+            if len(group) > 1:
+                return [outcome for job in group for outcome in self._stored([job])]
             self._watch.failed(e)
             if isinstance(e, WentBack):
                 e = self._went_back()
-            if len(group) > 1:
-                return [outcome for job in group for outcome in self._commit([job])]
-            return [(job, None, _error(e, job))]
-        try:
-            self._end(changed=self.conn.total_changes != before)
-        except Exception as e:  # noqa: BLE001  (all of the group get it; the thread must live)
-            self._roll_back()
-            self._watch.failed(e)
-            return [(job, None, _error(e, job)) for job in group]
-        return outcomes
+            return [(group[0], None, _error(e, group[0]))]
+        return self._outcomes(group, opened, self._commit())
 
-    def _end(self, *, changed: bool) -> None:
+    # Either ----------------------------------------------------------------------------------
+
+    def _opened(self, group: list[Job]) -> _Opened:
+        """A transaction with all that the group stores. Raises what one of the jobs raises."""
+        self.conn.execute("BEGIN IMMEDIATE")
+        before = self.conn.total_changes
+        self._changes.begun(self._seq + 1)
+        self._changes.look()
+        values = [job.work(self._changes) for job in group]
+        self._changes.finish()
+        return _Opened(values, self.conn.total_changes != before)
+
+    def _commit(self) -> Exception | None:
+        """What was wrong, if anything was."""
         begun = time.perf_counter()
-        self.conn.execute("COMMIT")
+        try:
+            self.conn.execute("COMMIT")
+        except Exception as e:  # noqa: BLE001  (all of the group get it; the thread must live)
+            return e
         self._commit_took(time.perf_counter() - begun)
-        self._changes.committed()
-        if changed:
-            self._count_commit()
-        self._watch.committed(changed=changed)
+        return None
+
+    def _outcomes(
+        self, group: list[Job], opened: _Opened, error: Exception | None
+    ) -> list[Outcome]:
+        """After the commit: what each job is told."""
+        if error is None:
+            try:
+                self._changes.committed()
+                if opened.changed:
+                    self._count_commit()
+                self._watch.committed(changed=opened.changed)
+            except Exception as e:  # noqa: BLE001  (all of the group get it)
+                error = e
+        if error is not None:
+            self._roll_back()
+            self._watch.failed(error)
+            return [(job, None, _error(error, job)) for job in group]
+        return [(job, value, None) for job, value in zip(group, opened.values, strict=True)]
 
     def _commit_took(self, seconds: float) -> None:
         lately = self._commit_seconds
