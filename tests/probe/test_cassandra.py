@@ -116,12 +116,26 @@ def test_a_second_datacentre_that_dies_or_stands_still_is_not_missed_and_catches
             check_acknowledged(saver, notes)
     two.far.start()
     there = two.at(two.far, keyspace)
+    refused = partial(refuses, "decided in datacentre 'dc1'", there, two.told)
+    until(refused, "the second datacentre to know that the first decides")
+    move = f"UPDATE {keyspace}.meta SET value = textAsBlob('dc2')"  # noqa: S608 - a name of ours
+    move += " WHERE key = 'datacentre' IF EXISTS"
+    until(partial(holds, partial(two.session.execute, move)), "both to agree")
     with (
         running_router(there, env=two.told) as router,
         RouterSaver(router.target, tenant="load") as saver,
     ):
         has_all = partial(holds, partial(check_acknowledged, saver, notes))
         until(has_all, "the second datacentre to have all that was acknowledged in the first")
+
+
+def refuses(why: str, url: str, told: dict[str, str]) -> bool:
+    """Whether it does, and for that reason."""
+    try:
+        with running_router(url, env=told):
+            return False
+    except RouterFailed as e:
+        return why in str(e)
 
 
 def test_serve_refuses_a_keyspace_that_is_not_kept_in_its_datacentre(two: Two) -> None:

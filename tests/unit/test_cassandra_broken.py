@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cassandra.cluster import Cluster
 
-from checkpoint_router.backends.cassandra import CassandraStorage, values
+from checkpoint_router.backends.cassandra import CassandraStorage, schema, values
 from checkpoint_router.backends.cassandra.statements import BLOB, LOG, RECORD, SEGMENT
 from checkpoint_router.core.errors import DataLoss, Refused, Unavailable
 from checkpoint_router.core.ids import ThreadKey
@@ -208,6 +208,41 @@ async def test_a_keyspace_that_is_not_kept_in_the_routers_datacentre_is_refused(
         assert run(tables, name) == []
     finally:
         run(f"DROP KEYSPACE {name}")
+
+
+async def test_routers_that_name_another_datacentre_than_the_first_one_are_refused(
+    storage: CassandraStorage, run: Run, url: str
+) -> None:
+    """Here there is one datacentre, so its keyspace says that another decides."""
+    here = run("SELECT value FROM KS.meta WHERE key = 'datacentre'")
+    assert here == [(b"dc1",)]
+    move = "UPDATE KS.meta SET value = textAsBlob('{}') WHERE key = 'datacentre' IF EXISTS"
+    run(move.format("dc2"))
+    before = run("SELECT key, value FROM KS.meta")
+    doctor = asyncio.to_thread(lambda: list(diagnose(url)))
+    looks = (opened(url), check(url, repair=True), doctor)
+    for look in looks:
+        with pytest.raises(Refused, match=r"decided in datacentre 'dc2'.* names 'dc1'.*dc=dc2"):
+            await look
+    assert run("SELECT key, value FROM KS.meta") == before
+    run(move.format("dc1"))
+    await (await opened(url)).close()
+
+
+async def test_of_two_datacentres_whose_routers_are_the_first_at_once_one_decides(
+    storage: CassandraStorage, run: Run, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other's word comes after the look whether there is one."""
+    found = schema._meta
+
+    async def overtaken(*given: Any) -> bytes | None:
+        return None if given[-1] == "datacentre" else await found(*given)
+
+    monkeypatch.setattr(schema, "_meta", overtaken)
+    await (await opened(url)).close()
+    run("UPDATE KS.meta SET value = textAsBlob('dc2') WHERE key = 'datacentre' IF EXISTS")
+    with pytest.raises(Refused, match="decided in datacentre 'dc2'"):
+        await opened(url)
 
 
 async def test_a_datacentre_that_is_not_there_is_not_served(url: str) -> None:

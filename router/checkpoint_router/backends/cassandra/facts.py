@@ -53,6 +53,7 @@ async def read(session: Session, target: Target) -> Facts:
         alarms=tuple(alarms),
         details={
             "version": version,
+            "datacentre": target.dc,
             "replication": ", ".join(f"{dc}: {n}" for dc, n in sorted(copies.items())),
             "consistency": "LOCAL_QUORUM, LOCAL_SERIAL",
             "commitlog_sync": log,

@@ -5,7 +5,8 @@ by itself: whoever sends knows whether a repeat is safe. Every failure becomes `
 (nothing is known of the outcome) or `Refused` (Cassandra will say the same for ever).
 
 Rules: LOCAL_QUORUM for each read and write and LOCAL_SERIAL for each condition, so that a quorum
-of the router's own datacentre answers for all; only what `statements` has is sent.
+of one datacentre answers for all; which one that is, all decide together (`agree`), once for each
+keyspace. Only what `statements` has is sent.
 """
 
 import asyncio
@@ -39,6 +40,7 @@ from cassandra.query import (
     BatchType,
     BoundStatement,
     PreparedStatement,
+    SimpleStatement,
     tuple_factory,
 )
 
@@ -145,6 +147,12 @@ class Session:
             self._open_driver.execute(text, timeout=60.0)
         except Exception as e:  # noqa: BLE001  (as above)
             raise _said(e, "changing the schema") from None
+
+    async def agree(self, text: str) -> Row:
+        """What a condition of the schema's says that all datacentres decide together, also those
+        that are asked nothing else: applied or not, and the row that is there."""
+        asked = SimpleStatement(text, serial_consistency_level=ConsistencyLevel.SERIAL)
+        return (await self._sent(asked))[0]
 
     def ask(self, text: str) -> Awaitable[list[Row]]:
         """What one of the server's own tables says. No value of anybody's is part of `text`."""

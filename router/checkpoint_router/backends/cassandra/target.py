@@ -33,7 +33,7 @@ class Target:
     port: int
     keyspace: str
     dc: str
-    """The datacentre whose replicas answer: the one that this router stands in."""
+    """The datacentre whose replicas answer, the same for all routers of the keyspace."""
 
 
 def parse(rest: str) -> Target:
