@@ -1,16 +1,26 @@
 """`shard check` as an operator has it: what it says, what it changes, how it ends."""
 
+import asyncio
 import json
+import os
+import pty
+import re
+import select
+import signal
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from checkpoint_router import RouterSaver
+from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.storage.open import storage_from_url
 from checkpoint_router.testing import running_router
+from tests import builders as b
 
-from .conftest import put, run
+from .conftest import COMMAND, SECONDS_MAX, environment, put, run
 from .terminal import on_terminal
 
 
@@ -140,3 +150,65 @@ def test_a_terminal_sees_how_far_it_is(shard: Path) -> None:
     screen = on_terminal("shard", "check", "--storage", f"sqlite:{shard}").screen
     assert "threads" in screen.partition("read:")[0]
     assert "2/2" in screen
+
+
+THREADS = 3000
+"""More than a look reads before it shows that it has begun."""
+
+
+async def write_threads(shard: Path) -> None:
+    storage = storage_from_url(f"sqlite:{shard}")
+    await storage.open()
+    threads = [ThreadKey("default", f"t{number}") for number in range(THREADS)]
+    events = [b.checkpoint_event("s", head=b.header(b.token(thread))) for thread in threads]
+    each = zip(events, threads, strict=True)
+    await asyncio.gather(*(storage.append(b.append(e, thread=t)) for e, t in each))
+    await storage.close()
+
+
+def interrupted(number: signal.Signals, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output and last words of a command that gets a signal when its terminal shows that
+    it has read a hundred threads."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [*COMMAND, *arguments],
+        env=environment({"TERM": "xterm-256color", "COLUMNS": "200"}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    )
+    os.close(theirs)
+    try:
+        screen = b""
+        while not re.search(rb"[1-9]\d\d+/", screen):
+            assert select.select([ours], [], [], SECONDS_MAX)[0], screen
+            screen += os.read(ours, 4096)
+        child.send_signal(number)
+        said, _ = child.communicate(timeout=SECONDS_MAX)
+        return child.returncode, said, os.read(ours, 65536).decode()
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
+
+
+def test_a_look_that_is_interrupted_says_from_where_to_go_on(tmp_path: Path) -> None:
+    asyncio.run(write_threads(tmp_path))
+    break_it(tmp_path, "UPDATE event SET body = x'00' WHERE t = (SELECT max(id) FROM thread)")
+    where = ("shard", "check", "--storage", f"sqlite:{tmp_path}")
+    code, said, last_words = interrupted(signal.SIGTERM, *where, "-o", "json")
+    first = json.loads(said)
+    assert first["findings"] == []
+    assert (code, first["whole"], first["stopped"]) == (5, True, "it was interrupted.")
+    assert f"Go on with --from {first['cursor']}" in last_words
+    code, said, _ = interrupted(signal.SIGINT, *where, "--from", first["cursor"], "-o", "json")
+    second = json.loads(said)
+    assert (code, second["from"]) == (5, first["cursor"])
+    ended = run(*where, "--from", second["cursor"])
+    assert ended.returncode == 1
+    left = THREADS - first["threads"] - second["threads"]
+    assert 0 < left < THREADS
+    part = f"(a part: from {second['cursor']} to the end)"
+    assert f"read: {left:,} threads, {left:,} events, 0 values {part}" in ended.stdout
+    assert "thread t2999 of tenant default, event " in ended.stdout

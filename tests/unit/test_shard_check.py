@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
+from checkpoint_router.backends.cassandra import check as cassandra_check
 from checkpoint_router.backends.cassandra.check import CassandraShard
 from checkpoint_router.backends.cassandra.listings import Listings
+from checkpoint_router.backends.redis import check as redis_check
 from checkpoint_router.backends.redis import layout
+from checkpoint_router.backends.sqlite import check as sqlite_check
+from checkpoint_router.core.errors import InvalidArgument
 from checkpoint_router.core.ids import ThreadKey, slot_of
 from checkpoint_router.server.diagnose import check
 from checkpoint_router.storage.port import Erase, Storage, Stored
@@ -92,9 +96,23 @@ def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CassandraShard, "grace_seconds", 1.0)
 
 
-async def look(url: str, *, repair: bool = False) -> Report:
+async def look(url: str, *, repair: bool = False, begin: str = "") -> Report:
     """On a loop of its own, as a process of its own has one."""
-    return await asyncio.to_thread(lambda: asyncio.run(check(url, repair=repair)))
+    return await asyncio.to_thread(lambda: asyncio.run(check(url, repair=repair, begin=begin)))
+
+
+async def look_and_stop(url: str) -> Report:
+    """As Ctrl-C ends it."""
+
+    def interrupt(done: int, total: int) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if 16 < done <= 24:
+            task.cancel()
+
+    return await asyncio.to_thread(
+        lambda: asyncio.run(check(url, repair=False, progress=interrupt))
+    )
 
 
 def found(report: Report) -> dict[str, set[Kind]]:
@@ -161,6 +179,37 @@ async def answers(storage: Storage, names: list[str]) -> list[Any]:
         asked.append(await storage.append(first))
         asked.append(await storage.image(ThreadKey("acme", name)))
     return asked
+
+
+async def test_a_look_that_stops_goes_on_from_its_cursor_and_reads_each_thread_once(
+    engine: Engine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, value in (
+        (sqlite_check, "_AT_ONCE", 16),
+        (cassandra_check, "_AT_ONCE_THREADS", 16),
+        (redis_check, "_PAGE", 16),
+        (redis_check, "_NAMES_MAX", 20),
+    ):
+        monkeypatch.setattr(module, name, value)
+    cases = list(engine.cases)
+    names = [*cases[::2], *(f"t{number}" for number in range(48 - len(cases))), *cases[1::2]]
+    async with router_on(url) as storage:
+        await asyncio.gather(*(damage.fill(storage, ThreadKey("acme", name)) for name in names))
+        actor = storage.actor
+    await asyncio.to_thread(engine.plant, url, actor)
+    whole = await look(url)
+    assert whole.threads == len(names)
+    part = await look_and_stop(url)
+    assert part.stopped == "it was interrupted."
+    parts = part, await look(url, begin=part.cursor)
+    assert (parts[1].begun, parts[1].cursor, parts[1].stopped) == (part.cursor, "", "")
+    assert all(part.threads and part.faults for part in parts)
+    for count in ("threads", "events", "values"):
+        assert sum(getattr(part, count) for part in parts) == getattr(whole, count)
+    in_parts = [fault for part in parts for fault in part.faults]
+    assert sorted(map(repr, in_parts)) == sorted(map(repr, whole.faults))
+    with pytest.raises(InvalidArgument, match="no cursor of a look through"):
+        await look(url, begin="another:7")
 
 
 def _lose_all_lists(engine: Engine, url: str) -> None:

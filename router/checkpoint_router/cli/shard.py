@@ -1,11 +1,14 @@
 """`checkpoint-router shard check`: reads a whole storage, says what is broken, mends indexes.
 
 Rules: a record or value is never changed; what was found is said once more as one line for each
-kind of it, with what to do; ends with 1 if something is broken that was not mended.
+kind of it, with what to do; ends with 1 if something is broken that was not mended; what stopped
+before its end says so, and from where to go on.
 """
 
 import asyncio
+import signal
 from collections import Counter
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import typer
@@ -54,6 +57,12 @@ def check_(
         bool,
         typer.Option("--repair", help="Make what is wrong with indexes anew, from the records."),
     ] = False,
+    begin: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="CURSOR", help="Go on from where an earlier one stopped, as it said."
+        ),
+    ] = "",
     output: Format = Output.TABLE,
 ) -> None:
     """Read every record and value of a storage, verify all, and say what is broken.
@@ -62,22 +71,51 @@ def check_(
     nothing is changed, and with it no record and no value. Redis and Cassandra may be in use.
     A SQLite directory may be too, but then SQLite's own check is left out, and --repair is refused.
 
+    Where it is interrupted, or the storage goes away, it says what it has found by then and from
+    where to go on, and ends with 5, or 1 if that is broken. What belongs to no thread is looked at
+    only from the beginning.
+
     \b
     Examples:
       checkpoint-router shard check --storage sqlite:/var/lib/checkpoint-router
       checkpoint-router shard check --storage redis://10.0.0.5:6379/0 --repair
+      checkpoint-router shard check --storage redis://10.0.0.5:6379/0 --from redis:1204
     """
     with console.progress("threads") as progress:
-        report = asyncio.run(check(storage, repair=repair, progress=progress))
+        report = asyncio.run(_checked(storage, begin, repair=repair, progress=progress))
     if output is Output.JSON:
         console.document("shard.check", _document(report, shown(storage), repair))
     else:
         _show(report)
-    if report.whole:
-        console.say("Nothing is broken." if not any(f.mended for f in report.faults) else "Mended.")
-        return
-    console.say("Something is broken.")
-    raise typer.Exit(Exit.NEGATIVE)
+    if not report.whole:
+        console.say("Something is broken.")
+    elif any(fault.mended for fault in report.faults):
+        console.say("Mended.")
+    else:
+        console.say("Nothing is broken" + (" in this part." if _is_part(report) else "."))
+    if report.stopped:
+        console.say(f"This is a part: {report.stopped} Go on with --from {report.cursor}")
+    if not report.whole:
+        raise typer.Exit(Exit.NEGATIVE)
+    if report.stopped:
+        raise typer.Exit(Exit.PARTLY)
+
+
+async def _checked(
+    storage: str, begin: str, *, repair: bool, progress: Callable[[int, int], None]
+) -> Report:
+    task = asyncio.current_task()
+    assert task is not None
+    # As Ctrl-C does by itself.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await check(storage, begin=begin, repair=repair, progress=progress)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None  # nothing was read yet, so there is no report
+
+
+def _is_part(report: Report) -> bool:
+    return bool(report.begun or report.stopped)
 
 
 def _document(report: Report, storage: str, repair: bool) -> dict[str, object]:
@@ -85,6 +123,9 @@ def _document(report: Report, storage: str, repair: bool) -> dict[str, object]:
         "storage": storage,
         "repair": repair,
         "whole": report.whole,
+        "from": report.begun or None,
+        "cursor": report.cursor or None,
+        "stopped": report.stopped or None,
         "threads": report.threads,
         "events": report.events,
         "values": report.values,
@@ -104,7 +145,10 @@ def _document(report: Report, storage: str, repair: bool) -> dict[str, object]:
 
 def _show(report: Report) -> None:
     read = (report.threads, "thread"), (report.events, "event"), (report.values, "value")
-    console.line(f"read: {', '.join(words.count(*each) for each in read)}")
+    said = ", ".join(words.count(*each) for each in read)
+    if _is_part(report):
+        said += f" (a part: from {report.begun or 'the beginning'} to {report.cursor or 'the end'})"
+    console.line(f"read: {said}")
     named: Counter[Kind] = Counter()
     for fault in report.faults:
         named[fault.kind] += 1

@@ -39,14 +39,19 @@ def diagnose(url: str) -> Iterator[Finding]:
 
 
 async def check(
-    url: str, *, repair: bool, progress: Callable[[int, int], None] | None = None
+    url: str,
+    *,
+    repair: bool,
+    begin: str = "",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """All that is stored at `url`, read and verified. `repair` makes indexes anew; records are
-    never changed. Raises InvalidArgument, Refused, Unavailable."""
+    """All that is stored at `url`, or what comes after the cursor `begin`, read and verified.
+    `repair` makes indexes anew; records are never changed. Raises InvalidArgument, Refused,
+    Unavailable; where a part was read by then, and where this task is cancelled, see `scrub`."""
     opens, rest = _of(url, 1)
     opened: AbstractAsyncContextManager[Shard] = opens(rest, repair=repair)
     async with opened as shard:
-        return await scrub(shard, repair=repair, progress=progress)
+        return await scrub(shard, begin=begin, repair=repair, progress=progress)
 
 
 def _of(url: str, which: int) -> tuple[Callable[..., Any], str]:

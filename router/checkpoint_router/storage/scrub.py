@@ -3,7 +3,8 @@
 Owner of nothing: records are the truth, and an index (lists, tables of places, columns beside a
 record) is what can be made from them. Rules: a record or value is never written or removed; what
 is broken is said once, with its thread, and the rest is read on; it may run beside routers, so a
-thread that does not look whole is looked at once more, and only what both looks found is said.
+thread that does not look whole is looked at once more, and only what both looks found is said; what
+was read of a storage is said page by page, and of the page that was cut off nothing.
 """
 
 import asyncio
@@ -11,11 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.digests import event_digest
-from checkpoint_router.core.errors import DataLoss, Unavailable
+from checkpoint_router.core.errors import DataLoss, InvalidArgument, Unavailable
 from checkpoint_router.core.history import History
 from checkpoint_router.core.ids import EventId, ThreadKey
 from checkpoint_router.core.records import Entry, entry_of, unpack_event
@@ -75,11 +77,30 @@ class Report:
     events: int = 0
     values: int = 0
     faults: list[Fault] = field(default_factory=list)
+    begun: str = ""
+    """The cursor from which it went on; empty: from the beginning."""
+    cursor: str = ""
+    """From which to go on; empty: it went to the end."""
+    stopped: str = ""
+    """Why it did not."""
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is broken, or nothing is any more."""
+        """Whether nothing is broken, or nothing is any more, of what was read."""
         return all(f.mended or f.kind is Kind.NOTE for f in self.faults)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Threads that are looked at together."""
+
+    threads: Sequence[ThreadKey]
+    cursor: str
+    """What comes after them: `ENGINE:NUMBER`, good for ever."""
+    left: int
+    """Threads that are still to be read, these too, as far as is known."""
+    faults: Sequence[Fault] = ()
+    """What was found in looking for them, and belongs to none."""
 
 
 class Reads(Protocol):
@@ -111,10 +132,13 @@ class Shard(Protocol):
         """How long a put may be visible before all of its index rows are. 0: never."""
 
     async def whole(self, *, repair: bool) -> list[Fault]:
-        """What belongs to no thread. Asked first, for `threads` may rest on it."""
+        """What belongs to no thread. Asked first, for `page` may rest on it, and not if a look goes
+        on from a cursor."""
 
-    async def threads(self) -> Sequence[ThreadKey]:
-        """Every thread that a record or an index row names, each once."""
+    async def page(self, cursor: str, *, repair: bool) -> Page | None:
+        """Threads that a record or an index row names, each once over all pages. Empty cursor: the
+        first ones; None: there are no more. Raises InvalidArgument for a cursor of another engine.
+        """
 
     async def index(self, thread: ThreadKey, image: ThreadImage, *, repair: bool) -> list[Fault]:
         """What the thread's index and log lack, or have too much. `repair` mends the index, and
@@ -123,22 +147,69 @@ class Shard(Protocol):
 
 
 async def scrub(
-    shard: Shard, *, repair: bool = False, progress: Callable[[int, int], None] | None = None
+    shard: Shard,
+    *,
+    begin: str = "",
+    repair: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """All of a storage. `progress` gets how many threads of how many were read. Raises
-    Unavailable; what was mended by then stays mended."""
-    report = Report(faults=await _patiently(lambda: shard.whole(repair=repair)))
-    threads = await _patiently(shard.threads)
-    report.threads = len(threads)
+    """All of a storage from the cursor `begin` on. `progress` gets how many threads of how many
+    were read. Where the engine goes away, or this task is cancelled, after the first page: the
+    report is a part and has a cursor. Before it: raises Unavailable or CancelledError. What was
+    mended by then stays mended."""
+    report = Report(begun=begin)
+    if not begin:
+        report.faults += await _patiently(lambda: shard.whole(repair=repair))
+    try:
+        while page := await _patiently(partial(shard.page, report.cursor or begin, repair=repair)):
+            read = await _read(shard, page, report.threads, repair=repair, progress=progress)
+            report.threads += read.threads
+            report.events += read.events
+            report.values += read.values
+            report.faults += [*page.faults, *read.faults]
+            report.cursor = page.cursor
+    except (Unavailable, asyncio.CancelledError) as e:
+        if not report.cursor:
+            raise
+        report.stopped = e.message if isinstance(e, Unavailable) else "it was interrupted."
+        return report
+    report.cursor = ""
+    return report
+
+
+def place(cursor: str, engine: str) -> int:
+    """The number in a cursor of that engine; 0 for an empty one. Raises InvalidArgument."""
+    if not cursor:
+        return 0
+    name, _, number = cursor.partition(":")
+    if name != engine or not number.isdecimal() or int(number) > limits.INTEGER_MAX:
+        raise InvalidArgument(
+            f"{cursor!r} is no cursor of a look through {engine}: it would be {engine}:NUMBER, as "
+            f"the part before has printed it. Leave it out to read all.",
+            field="from",
+        )
+    return int(number)
+
+
+async def _read(
+    shard: Shard,
+    page: Page,
+    done: int,
+    *,
+    repair: bool,
+    progress: Callable[[int, int], None] | None,
+) -> Report:
+    """One page, after `done` threads."""
+    report = Report(threads=len(page.threads))
     suspects: list[tuple[ThreadKey, list[Fault]]] = []
-    for at in range(0, len(threads), _THREADS_AT_ONCE):
-        some = threads[at : at + _THREADS_AT_ONCE]
+    for at in range(0, len(page.threads), _THREADS_AT_ONCE):
+        some = page.threads[at : at + _THREADS_AT_ONCE]
         looks = await asyncio.gather(*(_look(shard, thread) for thread in some))
         suspects += [(t, look.found) for t, look in zip(some, looks, strict=True) if look.found]
         report.events += sum(look.events for look in looks)
         report.values += sum(look.values for look in looks)
         if progress is not None:
-            progress(at + len(some), len(threads))
+            progress(done + at + len(some), done + page.left)
     if suspects:
         await asyncio.sleep(shard.grace_seconds)
     for thread, before in suspects:

@@ -7,6 +7,7 @@ come too late for nothing; one is removed only if what it names can never come t
 
 import asyncio
 import secrets
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -21,23 +22,27 @@ from checkpoint_router.backends.cassandra.listings import (
     newest_line,
     run_line,
     slot_line,
+    thread_line,
 )
 from checkpoint_router.backends.cassandra.parts import RENEWED, Parts, name_of, part_of
 from checkpoint_router.backends.cassandra.session import Row, Session
 from checkpoint_router.backends.cassandra.statements import LOG, RECORD, REMOVED, ROW, VOID, Name
 from checkpoint_router.backends.cassandra.target import parse
 from checkpoint_router.backends.cassandra.values import key_of
-from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.core.ids import ThreadKey, slot_of
 from checkpoint_router.core.records import Entry, Kind, unpack_entry
 from checkpoint_router.storage.codec import open_envelope
 from checkpoint_router.storage.port import ThreadImage
-from checkpoint_router.storage.scrub import Fault, Shard
+from checkpoint_router.storage.scrub import Fault, Page, Shard, place
 from checkpoint_router.storage.scrub import Kind as Wrong
 
 _AT_ONCE: Final = 32
 """Rows that are asked for together. More: a live server has others to answer."""
 
 _PAGE: Final = 1000
+
+_AT_ONCE_THREADS: Final = 1000
+"""Of a page. Fewer: those that look broken in it are waited for more often."""
 
 _LISTS: Final = {
     "s": "the list of its slot's threads",
@@ -83,25 +88,38 @@ class CassandraShard:
         self._parts = storage.parts
         self._beyond: dict[ThreadKey, set[Line]] = defaultdict(set)
         """Rows of lists by the thread that they name, where they may lead to nothing."""
+        self._threads: list[ThreadKey] | None = None
 
     async def whole(self, *, repair: bool) -> list[Fault]:
         """Nothing: all belongs to a thread."""
         return []
 
-    async def threads(self) -> Sequence[ThreadKey]:
-        """By name."""
+    async def page(self, cursor: str, *, repair: bool) -> Page | None:
+        """By slot. All names are read at once, for Cassandra has them in no order of ours."""
+        begin = place(cursor, "cassandra")
+        if self._threads is None:
+            self._threads = sorted(await self._all_threads(), key=lambda t: slot_of(t.thread))
+        slots = [slot_of(thread.thread) for thread in self._threads]
+        first = bisect_left(slots, begin)
+        if first == len(slots):
+            return None
+        end = bisect_left(slots, slots[min(first + _AT_ONCE_THREADS, len(slots)) - 1] + 1)
+        cursor = f"cassandra:{slots[end - 1] + 1}"
+        return Page(threads=self._threads[first:end], cursor=cursor, left=len(slots) - first)
+
+    async def _all_threads(self) -> set[ThreadKey]:
         partitions = await self._session.read(Name.ALL_THREADS)
         found = {ThreadKey(tenant, name) for tenant, name, _ in partitions}
         for tenant, part in await self._session.read(Name.ALL_LISTS):
             async for rows in self._pages(tenant, part):
                 if not tenant:
                     found |= {ThreadKey(*row[1:]) for row in rows}
-                elif part_of(part) == "t":
+                elif part_of(part)[0] == "t":
                     for row in rows:
                         self._beyond[ThreadKey(tenant, row[0])].add((tenant, part, *row))
                 elif part_of(part)[0] == "c":
                     await self._lead_nowhere(tenant, part, rows)
-        return sorted(found | self._beyond.keys())
+        return found | self._beyond.keys()
 
     async def _pages(self, tenant: str, part: str) -> AsyncIterator[list[Row]]:
         after: Row = ("", "", "")
@@ -150,7 +168,7 @@ class CassandraShard:
             some = lines[at : at + _AT_ONCE]
             there = await asyncio.gather(*(self._rows_of(line) for line in some))
             for line, rows in zip(some, there, strict=True):
-                if not any(line[1] == "t" or row[2] == line[4] for row in rows):
+                if not any(line[1][0] == "t" or row[2] == line[4] for row in rows):
                     found.append(line)
         return found
 
@@ -172,7 +190,7 @@ class CassandraShard:
         dead: list[Line] = []
         unknown: list[Line] = []
         for line in self._beyond.get(thread, ()):
-            of_thread = part_of(line[1]) == "t"
+            of_thread = part_of(line[1])[0] == "t"
             gen, key = (int(line[3]), b"") if of_thread else _event(line[4])
             seen = shown if of_thread else keys.get(key) is False
             if gen == image.gen and seen:
@@ -191,7 +209,7 @@ class CassandraShard:
             if part[:1] in RENEWED:
                 # One that is renewed just now may lose it: the look that follows says so.
                 part = name_of(part, (await self._parts.look(line[:2])).now)
-            if line[1] != "t":
+            if line[1][0] != "t":
                 await self._session.write(Name.LIST_PUT, line[0], part, *line[2:], ROW)
                 continue
             mine = (line[0], part, *line[2:4], secrets.token_hex(8))
@@ -246,7 +264,7 @@ class CassandraShard:
 def _needed(thread: ThreadKey, gen: int, shown: Sequence[Entry], used: bool) -> list[Line]:
     lines = [slot_line(thread)] if used else []
     if shown:
-        lines.append((thread.tenant, "t", thread.thread, str(gen), ""))
+        lines.append(thread_line(thread, gen, ""))
     for entry in shown:
         if entry.kind is Kind.CHECKPOINT:
             lines.append(newest_line(thread, gen, entry))

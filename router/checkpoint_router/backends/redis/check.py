@@ -1,6 +1,7 @@
 """What a look through a whole Redis needs beside the port: every thread, and every index row.
 
-Threads are found by their keys and by all lists, so that what any one of them lacks is seen. A
+Threads are found by their keys and by all lists, so that what any one of them lacks is seen. Names
+of keys come in no order, so all are gone through as often as they fill the room for them. A
 thread's index is compared with its log, and mended, by one script, so that no put comes between.
 """
 
@@ -17,10 +18,11 @@ from checkpoint_router.backends.redis.link import IMAGE, Link, Script
 from checkpoint_router.backends.redis.place import parse
 from checkpoint_router.core.errors import Refused, Unavailable
 from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey, slot_of
+from checkpoint_router.core.limits import SLOTS
 from checkpoint_router.core.records import Entry, Kind, unpack_entry
 from checkpoint_router.storage.codec import open_envelope
 from checkpoint_router.storage.port import ThreadImage
-from checkpoint_router.storage.scrub import Fault, Shard
+from checkpoint_router.storage.scrub import Fault, Page, Shard, place
 from checkpoint_router.storage.scrub import Kind as Wrong
 
 CHECK: Final = Script("check")
@@ -31,8 +33,15 @@ _AT_ONCE: Final = 1000
 _ROWS_AT_ONCE: Final = 250
 """Of a log, in one script. More: the server answers nobody else for longer than a few ms."""
 
-_SLOTS_MAX: Final = 16
-"""Slots whose lists are remembered while their threads are looked at."""
+_PAGE: Final = 64
+"""Threads of a page, if the last slot of it has no more."""
+
+_NAMES_MAX: Final = 200_000
+"""Threads and tenants that are remembered at once, some 200 bytes each. Fewer: all names of keys
+are gone through more often."""
+
+_ROWS_MAX: Final = 200_000
+"""Rows of lists that are remembered while their threads are looked at, unless one slot has more."""
 
 _TRIES_MAX: Final = 20
 """For a thread that is pruned again and again meanwhile."""
@@ -103,6 +112,9 @@ class _Slot:
     listed: bool = False
     """It has the list of its threads, which says of each that it is lost."""
 
+    def __len__(self) -> int:
+        return len(self.threads) + len(self.tenants)
+
 
 class RedisShard:
     """See `storage.scrub.Shard`."""
@@ -113,75 +125,105 @@ class RedisShard:
         self.storage = storage
         self._link = storage.link
         self._slots: dict[int, _Slot] = {}
+        """What is remembered: those from `_first` on, up to `_end`."""
+        self._first = self._end = 0
         self._rows: dict[int, asyncio.Future[dict[ThreadKey, set[Row]]]] = {}
+        self._remembered = 0
 
     async def whole(self, *, repair: bool) -> list[Fault]:
-        """Keys of slots and tenants."""
-        await self._scan()
-        found = []
-        for number, slot in sorted(self._slots.items()):
-            # Keys that came while others were looked for may have been missed: asked once more.
-            lost = slot.counted and not slot.threads and not slot.listed
-            if lost and not await self._link.do("exists", layout.by_leaf(number)):
-                text = f"it counted {slot.counted:,} writes, and there is nothing of any thread"
-                found.append(_fault(Wrong.LOG, f"slot {number}", text))
-            uncounted = slot.threads and slot.counted is None
-            if uncounted and not await self._link.do("exists", layout.slot_key(number)):
-                text = "it has threads, and its count of writes is gone: somebody removed keys"
-                found.append(_fault(Wrong.NOTE, f"slot {number}", text))
+        """The key that all slots share."""
+        await self._scan(0)
         used = any(slot.threads for slot in self._slots.values())
         if used and await self._link.do("get", layout.SYSTEM_KEY) is None:
             text = "it is not there. A router that runs may put it back; else the next to start "
             text += "makes another, and every run begins anew"
-            found.append(_fault(Wrong.RECORD, "the key that seals tokens", text))
-        return found + await self._bits(repair)
+            return [_fault(Wrong.RECORD, "the key that seals tokens", text)]
+        return []
 
-    async def _bits(self, repair: bool) -> list[Fault]:
-        """In which slots a tenant may have threads."""
-        found = []
-        for number, slot in sorted(self._slots.items()):
-            of_keys = {thread.tenant for thread in slot.threads}
-            for tenant in sorted(slot.tenants | of_keys):
-                place = layout.slots_key(tenant), number
-                if not await self._link.do("getbit", *place):
-                    if repair:
-                        await self._link.do("setbit", *place, 1)
-                    text = (
-                        f"tenant {tenant!r} has threads in it, and the list of its slots lacks it"
-                    )
-                    found.append(_fault(Wrong.INDEX, f"slot {number}", text, mended=repair))
-        return found
-
-    async def threads(self) -> Sequence[ThreadKey]:
+    async def page(self, cursor: str, *, repair: bool) -> Page | None:
         """Slot by slot."""
-        found: list[ThreadKey] = []
-        for number, slot in sorted(self._slots.items()):
-            found += sorted(slot.threads | set(await self._rows_of(number)))
+        begin = place(cursor, "redis")
+        numbers: list[int] = []
+        while not numbers:
+            if begin >= SLOTS:
+                return None
+            if not self._first <= begin < self._end:
+                await self._scan(begin)
+            numbers = sorted(number for number in self._slots if number >= begin)
+            begin = numbers[0] if numbers else self._end
+        left = sum(len(self._slots[number].threads) for number in numbers)
+        threads: list[ThreadKey] = []
+        found: list[Fault] = []
+        for number in numbers:
+            found += await self._of_slot(number, repair=repair)
+            threads += sorted(self._slots[number].threads | set(await self._rows_of(number)))
+            begin = number + 1
+            if len(threads) >= _PAGE:
+                break
+        left = max(left, len(threads))
+        return Page(threads=threads, cursor=f"redis:{begin}", left=left, faults=found)
+
+    async def _of_slot(self, number: int, *, repair: bool) -> list[Fault]:
+        """What belongs to it and to none of its threads."""
+        slot, found = self._slots[number], []
+        # Keys that came while others were looked for may have been missed: asked once more.
+        lost = slot.counted and not slot.threads and not slot.listed
+        if lost and not await self._link.do("exists", layout.by_leaf(number)):
+            text = f"it counted {slot.counted:,} writes, and there is nothing of any thread"
+            found.append(_fault(Wrong.LOG, f"slot {number}", text))
+        uncounted = slot.threads and slot.counted is None
+        if uncounted and not await self._link.do("exists", layout.slot_key(number)):
+            text = "it has threads, and its count of writes is gone: somebody removed keys"
+            found.append(_fault(Wrong.NOTE, f"slot {number}", text))
+        # In which slots a tenant may have threads.
+        for tenant in sorted(slot.tenants | {thread.tenant for thread in slot.threads}):
+            bit = layout.slots_key(tenant), number
+            if not await self._link.do("getbit", *bit):
+                if repair:
+                    await self._link.do("setbit", *bit, 1)
+                text = f"tenant {tenant!r} has threads in it, and the list of its slots lacks it"
+                found.append(_fault(Wrong.INDEX, f"slot {number}", text, mended=repair))
         return found
 
-    async def _scan(self) -> None:
-        """Every key that is there from the beginning to the end is seen at least once."""
+    async def _scan(self, first: int) -> None:
+        """Remembers as many slots from `first` on as there is room for. Every key that is there
+        from the beginning to the end is seen at least once."""
+        self._first = self._end = 0
         self._slots.clear()
+        end, names = SLOTS, 0
         async for key in self._link.keys(b"cr:{*"):
             head, _, rest = key.partition(b"}:")
-            kind, _, name = rest.partition(b":")
-            slot = self._slots.setdefault(int(head[4:]), _Slot())
-            if kind == b"s":
-                slot.counted = int(await self._link.do("hget", key, "seq") or 0)
-            elif kind == b"i":
-                slot.listed = True
-            elif kind in _OF_THREAD:
-                slot.threads.add(ThreadKey(*name.decode().split("\0", 1)))
-            elif kind in _OF_TENANT:
-                slot.tenants.add(name.decode())
+            number = int(head[4:])
+            if not first <= number < end:
+                continue
+            slot = self._slots.setdefault(number, _Slot())
+            names -= len(slot)
+            await self._note(slot, key, rest)
+            names += len(slot)
+            while names > _NAMES_MAX and len(self._slots) > 1:
+                end = max(self._slots)
+                names -= len(self._slots.pop(end))
+        self._first, self._end = first, end
+
+    async def _note(self, slot: _Slot, key: bytes, rest: bytes) -> None:
+        kind, _, name = rest.partition(b":")
+        if kind == b"s":
+            slot.counted = int(await self._link.do("hget", key, "seq") or 0)
+        elif kind == b"i":
+            slot.listed = True
+        elif kind in _OF_THREAD:
+            slot.threads.add(ThreadKey(*name.decode().split("\0", 1)))
+        elif kind in _OF_TENANT:
+            slot.tenants.add(name.decode())
 
     # The lists of a slot ---------------------------------------------------------------------
 
     async def _rows_of(self, slot: int) -> dict[ThreadKey, set[Row]]:
         """Rows by the thread that they name."""
         if slot not in self._rows:
-            if len(self._rows) >= _SLOTS_MAX:
+            if self._remembered > _ROWS_MAX:
                 self._rows.clear()
+                self._remembered = 0
             self._rows[slot] = asyncio.ensure_future(self._read_rows(slot))
         return await self._rows[slot]
 
@@ -199,6 +241,7 @@ class RedisShard:
                 found[ThreadKey(tenant_name, name.decode())].add(("r", member, id))
             async for member in self._members(layout.of_tenant("t", slot, tenant_name)):
                 found[ThreadKey(tenant_name, member.decode())].add(("t", member, b""))
+        self._remembered += sum(1 + len(rows) for rows in found.values())
         return found
 
     async def _members(self, key: bytes) -> AsyncIterator[bytes]:

@@ -21,7 +21,7 @@ from checkpoint_router.core.ids import EventId, ThreadKey, leaf_of, slot_of
 from checkpoint_router.core.records import Kind, unpack_entry
 from checkpoint_router.storage.codec import open_envelope
 from checkpoint_router.storage.port import Blobs, ThreadImage
-from checkpoint_router.storage.scrub import Fault, Shard
+from checkpoint_router.storage.scrub import Fault, Page, Shard, place
 from checkpoint_router.storage.scrub import Kind as Wrong
 
 T = TypeVar("T")
@@ -42,7 +42,14 @@ _ORPHANS: Final = (
 
 _BELONG_NOWHERE: Final = ("events of no thread", "threads of no tenant", "events of no router")
 
-_THREADS: Final = "SELECT tn.name, th.name FROM thread th JOIN tenant tn ON tn.id = th.tenant"
+_THREADS: Final = (
+    "SELECT tn.name, th.name, th.id FROM thread th CROSS JOIN tenant tn ON tn.id = th.tenant"
+    " WHERE th.id > ? ORDER BY th.id LIMIT ?"
+)
+"""By the table itself, whose order no broken index changes."""
+
+_AT_ONCE: Final = 64
+"""Threads of a page."""
 
 _FILE: Final = "the file"
 _UNREADABLE: Final = "SQLite cannot read it"
@@ -142,7 +149,8 @@ class SqliteShard:
         self.storage = _Reads(conn)
         self._conn = conn
         self._alone = alone
-        self._threads: list[ThreadKey] = []
+        self._misleads = False
+        """Threads cannot be found, or what is found of them is not to be believed."""
 
     async def whole(self, *, repair: bool) -> list[Fault]:
         """SQLite's own check, if no router has the file, and rows that belong to nothing."""
@@ -162,15 +170,15 @@ class SqliteShard:
                     text = f"there are {count:,}, which nobody can read"
                     found.append(_fault(Wrong.LOG, what, text))
             # An index that is not there misleads nobody.
-            if not any(f.kind is Wrong.INDEX and f.record == _FILE for f in found if not f.mended):
-                self._threads = [ThreadKey(*row) for row in self._conn.execute(_THREADS)]
-            else:
+            if any(f.kind is Wrong.INDEX and f.record == _FILE for f in found if not f.mended):
+                self._misleads = True
                 text = "they were not read: what SQLite would find by its indices misleads"
                 text += ". --repair makes those anew first"
                 found.append(_fault(Wrong.NOTE, "all threads", text))
         except sqlite3.Error as e:
             if not is_broken(e):
                 raise fault(e, None, _FILE) from None
+            self._misleads = True
             found.append(_fault(Wrong.RECORD, _FILE, f"{_UNREADABLE}: {e}"))
         finally:
             if self._conn.in_transaction:
@@ -201,9 +209,25 @@ class SqliteShard:
             return False  # two rows of one name: no index can have both
         return not _integrity(self._conn)
 
-    async def threads(self) -> Sequence[ThreadKey]:
-        """As the table has them."""
-        return self._threads
+    async def page(self, cursor: str, *, repair: bool) -> Page | None:
+        """As the table has them, by its row ids."""
+        after = place(cursor, "sqlite")
+        if self._misleads:
+            return None
+        try:
+            ask = self._conn.execute
+            rows = ask(_THREADS, (after, _AT_ONCE)).fetchall()
+            (left,) = ask("SELECT count(*) FROM thread WHERE id > ?", (after,)).fetchone()
+        except sqlite3.Error as e:
+            if not is_broken(e):
+                raise fault(e, None, _FILE) from None
+            self._misleads = True
+            found = (_fault(Wrong.RECORD, _FILE, f"{_UNREADABLE}: {e}"),)
+            return Page(threads=(), cursor=f"sqlite:{after}", left=0, faults=found)
+        if not rows:
+            return None
+        threads = [ThreadKey(*row[:2]) for row in rows]
+        return Page(threads=threads, cursor=f"sqlite:{rows[-1][2]}", left=left)
 
     async def index(self, thread: ThreadKey, image: ThreadImage, *, repair: bool) -> list[Fault]:
         """Columns beside records, and whether the log has gaps."""
