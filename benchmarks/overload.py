@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.graphs import run_config, talking_agent
 from benchmarks.peers import Peer
-from benchmarks.process import resident_mb
+from benchmarks.process import cpu_seconds, resident_mb
 from benchmarks.values import Chain, config_of, text
 from checkpoint_router.core import limits
 
@@ -75,10 +75,20 @@ class Load:
     router_mb: float
     """The most memory that the router had."""
 
+    router_seconds: float
+    """Processor time of the router, until all had ended."""
+
+    client_seconds: float
+    """Of the client processes, in the same time."""
+
     @property
     def rate(self) -> float:
         """Puts a second."""
         return self.puts / self.seconds
+
+    def micros(self, seconds: float) -> float:
+        """Of processor time for each put, the agents' work with it."""
+        return seconds * 1e6 / max(1, len(self.late_ms))
 
 
 # A client process --------------------------------------------------------------------------------
@@ -141,12 +151,14 @@ async def client_process(options: argparse.Namespace) -> None:
         await saver.asetup()
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
+        before = time.process_time()
         clients = Clients(saver, options.client, options.seconds)
         puts = (clients.put(number) for number in range(options.clients))
         runs = (clients.run(number) for number in range(RUNS_AT_ONCE))
         await asyncio.gather(*puts, *runs)
     found = {name: getattr(clients, name) for name in ("puts", "late_ms", "runs", "failed")}
-    print(json.dumps(found | {"refused": refusals.total(), "without_hint": refusals[False]}))
+    found |= {"refused": refusals.total(), "without_hint": refusals[False]}
+    print(json.dumps(found | {"client_seconds": time.process_time() - before}))
 
 
 # The one that starts them -------------------------------------------------------------------------
@@ -167,6 +179,7 @@ async def load(router: Any, clients: int, seconds: float) -> Load:
         for process in processes:
             assert process.stdout is not None
             await process.stdout.readline()
+        before = cpu_seconds(router.pid)
         for process in processes:
             assert process.stdin is not None
             process.stdin.write(b"go\n")
@@ -185,9 +198,10 @@ async def load(router: Any, clients: int, seconds: float) -> Load:
         late_ms=[each for one in found for each in one["late_ms"]],
         failed=dict(sum((Counter(one["failed"]) for one in found), Counter[str]())),
         router_mb=most,
+        router_seconds=cpu_seconds(router.pid) - before,
         **{
             name: sum(one[name] for one in found)
-            for name in ("puts", "refused", "without_hint", "runs")
+            for name in ("puts", "refused", "without_hint", "runs", "client_seconds")
         },
     )
 
@@ -253,22 +267,24 @@ def faults(one: Load, best: Load, before_mb: float, *, held: int) -> list[str]:
 def table(found: Sequence[Load]) -> Table:
     """A row for each load."""
     shown = Table(title="Puts from more and more clients, and agents beside them")
-    columns = ("clients", "puts/s", "of the best", "p50 ms", "p99 ms", "longest ms")
-    for column in (*columns, "refused", "runs ended", "failed", "router MB"):
+    times = ("p50 ms", "p99 ms", "longest ms")
+    columns = ("clients", "puts/s", "of the best", *times, "refused", "runs ended", "failed")
+    for column in (*columns, "router MB", "router µs a put", "clients µs a put"):
         shown.add_column(column, justify="right")
     best = max(one.rate for one in found)
     for one in found:
         late = [*sorted(one.late_ms), 0.0]
-        times = (statistics.median(late), late[int(0.99 * (len(late) - 1))], max(late))
+        took = (statistics.median(late), late[int(0.99 * (len(late) - 1))], max(late))
         shown.add_row(
             f"{one.clients:,}",
             f"{one.rate:,.0f}",
             f"{one.rate / best:.0%}",
-            *(f"{each:,.0f}" for each in times),
+            *(f"{each:,.0f}" for each in took),
             f"{one.refused:,}",
             f"{one.runs:,}",
             str(sum(one.failed.values())),
             f"{one.router_mb:.0f}",
+            *(f"{one.micros(each):,.0f}" for each in (one.router_seconds, one.client_seconds)),
         )
     return shown
 

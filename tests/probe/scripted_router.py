@@ -135,8 +135,9 @@ class _Script:
         elif verb == "never" and not due:
             await asyncio.Event().wait()
         elif verb in ("refuse", "never") and due:
+            why = {"retry_after_ms": "1"} if what == "OVERLOADED" else {"a": "b"}
             stream.results.add(call_id=call.call_id).error.MergeFrom(
-                v1.CallError(code=14, reason=what, message="so it was asked", metadata={"a": "b"})
+                v1.CallError(code=14, reason=what, message="so it was asked", metadata=why)
             )
             return
         elif verb == "break" and due:

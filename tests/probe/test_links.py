@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry import trace
 
+from checkpoint_router.client.calls import WINDOW_MIN
 from checkpoint_router.client.links import Links
 from checkpoint_router.client.target import Target
 from checkpoint_router.core import limits
@@ -126,6 +127,22 @@ def test_a_router_that_says_not_now_is_asked_again(
     calls = router.seen("call", key="k")
     assert len(calls) == 4
     assert len({each["id"] for each in calls}) == 4
+
+
+def test_a_full_router_is_not_asked_for_more_than_it_takes(
+    kind: str, half: Half, router: ScriptedRouter
+) -> None:
+    held = [half.start(f"held{n}", "hold", "h") for n in range(2 * WINDOW_MIN)]
+    for n in range(len(held)):
+        router.wait_for_call(f"held{n}")
+    # The one that was refused is asked again all the same: others may wait for it there.
+    assert half.call("refused", "refuse", "OVERLOADED:1") == "refused"
+    later = half.start("later")
+    with half_of(kind, router.target) as another:
+        another.call("go", "release", "h")
+    assert [each.result(SECONDS_MAX) for each in (*held, later)][-1] == "later"
+    (seen,) = router.seen("call", key="later")
+    assert seen["under_way"] <= WINDOW_MIN
 
 
 def test_a_router_that_says_not_now_for_too_long_costs_the_deadline(half: Half) -> None:

@@ -148,6 +148,8 @@ def load(**changes: Any) -> Load:
         "runs": 3,
         "failed": {},
         "router_mb": 100.0,
+        "router_seconds": 0.5,
+        "client_seconds": 0.5,
     }
     return Load(**(stock | changes))
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from checkpoint_router.client.calls import CallTable, Prepared, packed_cancels, varint
+from checkpoint_router.client.calls import WINDOW_MIN, CallTable, Prepared, packed_cancels, varint
 from checkpoint_router.core import limits
 from checkpoint_router.core.errors import LimitExceeded
 from checkpoint_router.v1 import checkpoint_service_pb2 as v1
@@ -148,6 +148,52 @@ def test_more_calls_than_a_stream_may_carry_wait_until_some_are_answered() -> No
     assert ids(table.next_frame(stream)) == [limits.CALLS_PER_STREAM_MAX + 1]
 
 
+def test_a_refusal_halves_what_is_sent_at_once_and_answers_bring_it_back() -> None:
+    table = table_of(*[0] * 60)
+    stream = table.open()
+    assert len(ids(table.next_frame(stream))) == 60
+    for call_id in range(1, 21):
+        assert table.answered(stream, call_id, full=True) == f"w{call_id}"
+    # 40 are under way, and half as many are believed to be welcome.
+    for call_id in range(61, 91):
+        table.admit(call_id, call(call_id), f"w{call_id}")
+    for call_id in range(21, 41):
+        assert not table.sendable(stream)
+        table.answered(stream, call_id)
+    sent = 0
+    for call_id in range(41, 61):
+        table.answered(stream, call_id)
+        sent += len(ids(table.next_frame(stream)))
+    assert sent == table.under_way(stream) == 22  # one more after twenty answers, and another
+    table.broken(stream)
+    stream = table.open()
+    assert len(ids(table.next_frame(stream))) == 30  # it is not known to be full
+
+
+def test_a_call_that_was_refused_goes_first_however_full_the_router_is() -> None:
+    table = table_of(*[0] * 20)
+    stream = table.open()
+    table.next_frame(stream)
+    table.answered(stream, 1, full=True)
+    table.admit(21, call(21), "w21")
+    table.admit(22, call(22), "w22", again=True)
+    assert ids(table.next_frame(stream)) == [22]
+    assert not table.sendable(stream)
+
+
+def test_a_router_that_is_full_is_still_asked_for_a_few_calls() -> None:
+    table = table_of(0, 0)
+    stream = table.open()
+    table.next_frame(stream)
+    assert not table.silence
+    for call_id in (1, 2):
+        table.answered(stream, call_id, full=True)
+    assert "refused calls" in table.silence
+    for call_id in range(3, 13):
+        table.admit(call_id, call(call_id), f"w{call_id}")
+    assert len(ids(table.next_frame(stream))) == WINDOW_MIN
+
+
 # What becomes of calls ----------------------------------------------------------------------------
 
 
@@ -282,13 +328,15 @@ class Links(RuleBasedStateMachine):
         self.current = 0
 
     @rule(
-        count=st.integers(1, 90), size=st.sampled_from([0, 100, 40_000, limits.FRAME_BYTES_MAX + 1])
+        count=st.integers(1, 90),
+        size=st.sampled_from([0, 100, 40_000, limits.FRAME_BYTES_MAX + 1]),
+        again=st.booleans(),
     )
-    def admit(self, count: int, size: int) -> None:
+    def admit(self, count: int, size: int, again: bool) -> None:
         for _ in range(count if size < 1_000_000 else 1):
             self.last += 1
             self.open_calls[self.last] = call(self.last, size)
-            self.table.admit(self.last, self.open_calls[self.last], self.last)
+            self.table.admit(self.last, self.open_calls[self.last], self.last, again=again)
 
     @precondition(lambda self: len(self.sent) < 2)
     @rule()
@@ -319,12 +367,12 @@ class Links(RuleBasedStateMachine):
         self.owed[stream] -= set(message.cancelled)
 
     @precondition(lambda self: self.last)
-    @rule(data=st.data())
-    def answer(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), full=st.booleans())
+    def answer(self, data: st.DataObject, full: bool) -> None:
         call_id = data.draw(st.integers(1, self.last))
         stream = data.draw(st.integers(0, max(self.sent, default=0)))
         expected = call_id if self.on.get(call_id) == stream and stream else None
-        assert self.table.answered(stream, call_id) == expected
+        assert self.table.answered(stream, call_id, full=full) == expected
         if expected:
             del self.on[call_id], self.open_calls[call_id]
 

@@ -6,7 +6,10 @@ here reads a clock, waits, or does any input or output.
 Rules: a call is on one stream at most. When its stream breaks it waits again, before those that
 were never sent, and goes out as the very same bytes: the router sees a repeat of what it may have
 done already, and answers as it did. A call that was answered or given up is forgotten; an answer
-that comes later is dropped. At most CALLS_PER_STREAM_MAX calls are on one stream.
+that comes later is dropped. At most CALLS_PER_STREAM_MAX calls are on one stream, and fewer where
+a router refused some because it is full: what would be refused waits here, for nothing, instead of
+costing the router an answer each time. A call that was refused goes before all of them, whatever
+their number: it waits for its turn by itself, and others may wait for it in the router.
 """
 
 import math
@@ -19,8 +22,9 @@ import msgspec
 from google.protobuf.message import Message
 
 from checkpoint_router.core import limits
-from checkpoint_router.core.errors import LimitExceeded
+from checkpoint_router.core.errors import LimitExceeded, Overloaded
 from checkpoint_router.v1 import checkpoint_service_pb2 as v1
+from checkpoint_router.wire.errors import RETRY_AFTER_MS
 from checkpoint_router.wire.frames import frame_of
 
 W = TypeVar("W")
@@ -28,6 +32,10 @@ W = TypeVar("W")
 
 CANCELS_PER_FRAME_MAX: Final = 1024
 """Ids of given-up calls in one frame."""
+
+WINDOW_MIN: Final = 4
+"""Calls that a router is asked to take at once however full it is. Fewer: one that takes long there
+holds up all others of its process. More: many processes are refused more often."""
 
 TIMEOUT_MS_MAX: Final = 2**32 - 1
 
@@ -97,12 +105,22 @@ def packed_cancels(call_ids: Iterable[int]) -> bytes:
     return b"\x12" + varint(len(body)) + body if body else b""
 
 
+def is_full(result: v1.CallResult) -> bool:
+    """Whether the answer is that the router holds as much as it may, of anybody's."""
+    error = result.error if result.HasField("error") else None
+    return (
+        error is not None and error.reason == Overloaded.reason and RETRY_AFTER_MS in error.metadata
+    )
+
+
 @dataclass(slots=True)
 class _Call(Generic[W]):
     data: bytes
     waiter: W
     ends_at: float
     """By the link's clock."""
+    again: bool
+    """It was refused before."""
     stream: int = 0
     """The stream that carries it; 0 while it waits for one."""
 
@@ -122,6 +140,9 @@ class CallTable(Generic[W]):
         self._waiting: OrderedDict[int, None] = OrderedDict()
         self._streams: dict[int, _Stream] = {}
         self._last = 0
+        self._window: float = limits.CALLS_PER_STREAM_MAX
+        """Calls that the router is believed to take at once. Halved by a refusal, one more after as
+        many answers: so savers that share a full router come to equal shares."""
         self.current = 0
         """The stream that takes new calls; 0 where there is none."""
 
@@ -134,6 +155,12 @@ class CallTable(Generic[W]):
     def unanswered(self) -> int:
         """Calls on streams, and those that wait for one."""
         return len(self._calls)
+
+    @property
+    def silence(self) -> str:
+        """Why a call may have had no answer, as far as is known here."""
+        narrow = self.current and self._window < limits.CALLS_PER_STREAM_MAX
+        return "the router is full, or was: it refused calls of this process" if narrow else ""
 
     def under_way(self, stream: int) -> int:
         """Calls that `stream` carries."""
@@ -148,15 +175,26 @@ class CallTable(Generic[W]):
     def open(self) -> int:
         """A new stream, which takes all new calls from now on."""
         self._last += 1
+        self._window = limits.CALLS_PER_STREAM_MAX
         self._streams[self._last] = _Stream()
         self.current = self._last
         return self._last
 
-    def admit(self, call_id: int, data: bytes, waiter: W, ends_at: float = math.inf) -> None:
-        """Takes a call in; its id was never used before."""
+    def admit(
+        self,
+        call_id: int,
+        data: bytes,
+        waiter: W,
+        ends_at: float = math.inf,
+        *,
+        again: bool = False,
+    ) -> None:
+        """Takes a call in; its id was never used before. `again`: an earlier try was refused."""
         assert call_id not in self._calls, "a call id was used twice"
-        self._calls[call_id] = _Call(data, waiter, ends_at)
+        self._calls[call_id] = _Call(data, waiter, ends_at, again)
         self._waiting[call_id] = None
+        if again:
+            self._waiting.move_to_end(call_id, last=False)
 
     def next_frame(self, stream: int) -> bytes | None:
         """The next ConnectRequest for `stream`, its calls now under way; None: nothing to send."""
@@ -181,12 +219,17 @@ class CallTable(Generic[W]):
         del state.cancelled[: len(told)]
         return frame_of(parts) + packed_cancels(told)
 
-    def answered(self, stream: int, call_id: int) -> W | None:
-        """Who waits for this answer; None if nobody does any more."""
+    def answered(self, stream: int, call_id: int, *, full: bool = False) -> W | None:
+        """Who waits for this answer, which may be that the router is full; None if nobody does any
+        more."""
         call = self._calls.get(call_id)
         if call is None or call.stream != stream or not stream:
             return None
         self._forget(call_id, call)
+        if full and stream == self.current:
+            self._window = max(WINDOW_MIN, self.under_way(stream) / 2)
+        elif self._window < limits.CALLS_PER_STREAM_MAX:
+            self._window += 1 / self._window
         return call.waiter
 
     def give_up(self, call_id: int) -> int:
@@ -233,8 +276,11 @@ class CallTable(Generic[W]):
         return self.abandon_waiting()
 
     def _takes(self, stream: int, state: _Stream) -> bool:
-        room = len(state.under_way) < limits.CALLS_PER_STREAM_MAX
-        return stream == self.current and bool(self._waiting) and room
+        if stream != self.current or not self._waiting:
+            return False
+        again = self._calls[next(iter(self._waiting))].again
+        most = limits.CALLS_PER_STREAM_MAX if again else self._window
+        return len(state.under_way) < min(most, limits.CALLS_PER_STREAM_MAX)
 
     def _forget(self, call_id: int, call: _Call[W]) -> None:
         del self._calls[call_id]

@@ -72,8 +72,8 @@ class Links:
         tries = _Tries(self.target, name, request, timeout_seconds, waited_seconds)
         link = self._of_process()
         while True:
-            result = link.call(tries.prepared, tries.seconds_left())
-            pause = tries.pause_after(result, link.last_failure)
+            result = link.call(tries.prepared, tries.seconds_left(), again=tries.again)
+            pause = tries.pause_after(result, link.silence)
             if pause is None:
                 return getattr(result, name)
             time.sleep(pause)
@@ -85,8 +85,8 @@ class Links:
         tries = _Tries(self.target, name, request, timeout_seconds, waited_seconds)
         link = self._of_loop()
         while True:
-            result = await link.acall(tries.prepared, tries.seconds_left())
-            pause = tries.pause_after(result, link.last_failure)
+            result = await link.acall(tries.prepared, tries.seconds_left(), again=tries.again)
+            pause = tries.pause_after(result, link.silence)
             if pause is None:
                 return getattr(result, name)
             await asyncio.sleep(pause)
@@ -161,16 +161,20 @@ class _Tries:
         self._refusal: RouterError | None = None
         """The last of them: the time may end while the next try has no answer yet."""
 
+    @property
+    def again(self) -> bool:
+        return self._refusals > 0
+
     def seconds_left(self) -> float:
         return self._deadline - time.monotonic()
 
-    def pause_after(self, result: v1.CallResult | None, last_failure: str) -> float | None:
+    def pause_after(self, result: v1.CallResult | None, silence: str) -> float | None:
         """None if `result` is the answer, else how long to wait before the next try; raises
         where there is none."""
         if result is None:
             if self._refusal:
                 raise self._refused(self._refusal)
-            raise self._late(f"the last stream ended with {last_failure}" if last_failure else "")
+            raise self._late(silence)
         outcome = result.WhichOneof("outcome")
         if outcome == self.prepared.name:
             return None

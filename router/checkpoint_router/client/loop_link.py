@@ -27,7 +27,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
-from checkpoint_router.client.calls import CallTable, Prepared
+from checkpoint_router.client.calls import CallTable, Prepared, is_full
 from checkpoint_router.client.route import CHANNEL_OPTIONS, CONNECT, End, Route
 from checkpoint_router.client.target import Target
 from checkpoint_router.core.errors import RouterError
@@ -80,18 +80,23 @@ class LoopLink:
         self._alarm_at = math.inf
 
     @property
-    def last_failure(self) -> str:
-        """Why the last stream ended."""
-        return self._route.last_failure
+    def silence(self) -> str:
+        """Why a call may have had no answer."""
+        failure = self._route.last_failure
+        return f"the last stream ended with {failure}" if failure else self._table.silence
 
-    async def acall(self, prepared: Prepared, seconds: float) -> v1.CallResult | None:
-        """Sends one call and waits for its answer at most so long; None if there was none."""
+    async def acall(
+        self, prepared: Prepared, seconds: float, *, again: bool = False
+    ) -> v1.CallResult | None:
+        """Sends one call and waits for its answer at most so long; None if there was none.
+        `again`: an earlier try was refused."""
         if self._closed:
             raise copy.copy(self._closed)
         call_id = next(self._ids)
         waiter: asyncio.Future[v1.CallResult | None] = self.loop.create_future()
         ends_at = self.loop.time() + seconds
-        self._table.admit(call_id, prepared.encoded(call_id, seconds), waiter, ends_at)
+        data = prepared.encoded(call_id, seconds)
+        self._table.admit(call_id, data, waiter, ends_at, again=again)
         self._press_on()
         if ends_at < self._alarm_at:
             self._set_alarm(ends_at)
@@ -209,7 +214,7 @@ class LoopLink:
                 # The callers that have their answers make their next calls now, and these go out:
                 # else router and client would wait for each other in turns.
                 await asyncio.sleep(0)
-            waiter = self._table.answered(stream.number, result.call_id)
+            waiter = self._table.answered(stream.number, result.call_id, full=is_full(result))
             if waiter is not None:
                 settle(waiter, result)
         if response.results and current:

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import grpc
 
-from checkpoint_router.client.calls import CallTable, Prepared
+from checkpoint_router.client.calls import CallTable, Prepared, is_full
 from checkpoint_router.client.loop_link import settle
 from checkpoint_router.client.route import CHANNEL_OPTIONS, CONNECT, End, Route
 from checkpoint_router.client.target import Target
@@ -52,16 +52,20 @@ class ProcessLink:
         self._closing = threading.Event()
 
     @property
-    def last_failure(self) -> str:
-        """Why the last stream ended."""
-        return self._route.last_failure
+    def silence(self) -> str:
+        """Why a call may have had no answer."""
+        failure = self._route.last_failure
+        return f"the last stream ended with {failure}" if failure else self._table.silence
 
-    def call(self, prepared: Prepared, seconds: float) -> v1.CallResult | None:
-        """Sends one call and waits for its answer at most so long; None if there was none."""
+    def call(
+        self, prepared: Prepared, seconds: float, *, again: bool = False
+    ) -> v1.CallResult | None:
+        """Sends one call and waits for its answer at most so long; None if there was none.
+        `again`: an earlier try was refused."""
         call_id = next(self._ids)
         waiter = _Caller()
         try:
-            self._admit(call_id, prepared.encoded(call_id, seconds), waiter)
+            self._admit(call_id, prepared.encoded(call_id, seconds), waiter, again)
             waiter.ready.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX)))
         finally:
             if waiter.result is None:
@@ -70,13 +74,15 @@ class ProcessLink:
             raise copy.copy(waiter.error)
         return waiter.result
 
-    async def acall(self, prepared: Prepared, seconds: float) -> v1.CallResult | None:
+    async def acall(
+        self, prepared: Prepared, seconds: float, *, again: bool = False
+    ) -> v1.CallResult | None:
         """As `call`, for a task of the running loop."""
         call_id = next(self._ids)
         waiter = _LoopCaller(asyncio.get_running_loop())
         timer = _end_later(waiter.future, seconds)
         try:
-            self._admit(call_id, prepared.encoded(call_id, seconds), waiter)
+            self._admit(call_id, prepared.encoded(call_id, seconds), waiter, again)
             return await waiter.future
         finally:
             timer.cancel()
@@ -108,11 +114,13 @@ class ProcessLink:
                 stream.signal()
             return frame
 
-    def _admit(self, call_id: int, data: bytes, waiter: "_Caller | _LoopCaller") -> None:
+    def _admit(
+        self, call_id: int, data: bytes, waiter: "_Caller | _LoopCaller", again: bool
+    ) -> None:
         with self._lock:
             if self._closed:
                 raise copy.copy(self._closed)
-            self._table.admit(call_id, data, waiter)
+            self._table.admit(call_id, data, waiter, again=again)
             self._press_on()
 
     def _press_on(self) -> None:
@@ -170,10 +178,11 @@ class ProcessLink:
 
     def _deliver(self, stream: "_Stream", response: v1.ConnectResponse) -> None:
         with self._lock:
+            answered = self._table.answered
             answers = [
                 (waiter, result)
                 for result in response.results
-                if (waiter := self._table.answered(stream.number, result.call_id))
+                if (waiter := answered(stream.number, result.call_id, full=is_full(result)))
             ]
             current = self._table.current == stream.number
             if answers and current:
