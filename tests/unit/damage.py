@@ -15,6 +15,7 @@ import redis as driver
 from cassandra.cluster import Cluster
 from msgspec import structs
 
+from checkpoint_router.backends.cassandra.listings import thread_line
 from checkpoint_router.backends.cassandra.statements import BLOB, LOG, RECORD
 from checkpoint_router.backends.redis import layout
 from checkpoint_router.core.ids import ThreadKey
@@ -268,11 +269,13 @@ def _row(part: str, gen: int, index: int) -> Callable[[str, list[Line]], list[Li
     key = b.event_id("s", index).segment + index.to_bytes(8, "big")
     last = {"t": ("{thread}", str(gen), "0f"), "c": (f"c{index}", "{thread}", f"{gen} {key.hex()}")}
     k1, k2, k3 = last[part]
-    name = "t" if part == "t" else f"cc{index}"
-    return lambda thread, rows: [
-        *rows,
-        ("acme", name, k1.format(thread=thread), k2.format(thread=thread), k3),
-    ]
+
+    def added(thread: str, rows: list[Line]) -> list[Line]:
+        share = thread_line(ThreadKey("acme", thread), gen, "")[1]
+        name = share if part == "t" else f"cc{index}"
+        return [*rows, ("acme", name, k1.format(thread=thread), k2.format(thread=thread), k3)]
+
+    return added
 
 
 CASSANDRA_LISTS: dict[str, tuple[Callable[[str, list[Line]], list[Line]], set[Kind]]] = {

@@ -5,12 +5,15 @@ of one of the routers.
 """
 
 import asyncio
+from functools import cache
+from itertools import count
 from typing import Any
 
 import pytest
 
 from checkpoint_router.backends.cassandra import CassandraStorage, parts
 from checkpoint_router.backends.cassandra.check import CassandraShard
+from checkpoint_router.backends.cassandra.listings import SHARES, thread_line
 from checkpoint_router.backends.cassandra.parts import Part, Parts, Versions
 from checkpoint_router.backends.cassandra.statements import REMOVED, Name
 from checkpoint_router.core.ids import ThreadKey
@@ -23,19 +26,30 @@ from tests.unit.test_cassandra_shared import one, two, url
 __all__ = ["one", "two", "url"]  # fixtures
 
 TENANT = "acme"
-NAMES = (TENANT, "t")
+NAMES = (TENANT, "t0")
+"""Where all threads of these tests stand, but of those that say otherwise."""
 
 
-def checkpoint(name: str) -> tuple[ThreadKey, Append]:
-    thread = ThreadKey(TENANT, name)
-    head = b.header(b.token(thread))
-    event = b.checkpoint_event(name, 1, checkpoint_id=f"c00000-{name}", head=head)
-    return thread, b.append(event, thread=thread)
+@cache
+def named(name: str) -> str:
+    """A thread's name, of that part."""
+    names = (f"{name}-{number}" for number in count())
+    return next(n for n in names if thread_line(ThreadKey(TENANT, n), 1, "")[:2] == NAMES)
+
+
+def thread(name: str) -> ThreadKey:
+    return ThreadKey(TENANT, named(name))
+
+
+def checkpoint(key: ThreadKey) -> Append:
+    head = b.header(b.token(key))
+    event = b.checkpoint_event(key.thread, 1, checkpoint_id=f"c00000-{key.thread}", head=head)
+    return b.append(event, thread=key)
 
 
 async def put(storage: CassandraStorage, *names: str) -> None:
     for name in names:
-        assert isinstance(await storage.append(checkpoint(name)[1]), Stored)
+        assert isinstance(await storage.append(checkpoint(thread(name))), Stored)
 
 
 def parts_of(storage: CassandraStorage) -> Parts:
@@ -59,17 +73,41 @@ async def listed(storages: tuple[CassandraStorage, ...], *names: str) -> None:
             found: list[str] = []
             while more := await storage.threads(TENANT, found[-1] if found else "", limit):
                 found += more
-            assert found == sorted(names)
+            assert found == sorted(map(named, names))
             newest: list[tuple[str, str]] = []
             while rows := await storage.newest(TENANT, newest[-1] if newest else None, limit):
                 newest += rows
-            assert [thread for _, thread in newest] == sorted(names, reverse=True)
+            assert [name for _, name in newest] == sorted(map(named, names), reverse=True)
 
 
 async def stored(storage: CassandraStorage, name: str) -> int:
     """Rows of one partition of a list."""
     ask = storage._parts.session.read
     return len(await ask(Name.LIST_AFTER, TENANT, name, "", 1000))
+
+
+async def test_a_tenants_threads_are_spread_over_parts_and_listed_in_the_order_of_their_names(
+    one: CassandraStorage, two: CassandraStorage
+) -> None:
+    """Also names that say that they belong together, and where all that come next are of one
+    part."""
+    keys = [ThreadKey(TENANT, f"{{user}}:{number:02d}") for number in range(70)]
+    keys += [thread(f"z{number:02d}") for number in range(30)]
+    appends = [checkpoint(key) for key in keys]
+    for storage, some in ((one, appends[::2]), (two, appends[1::2])):
+        assert all(isinstance(a, Stored) for a in await asyncio.gather(*map(storage.append, some)))
+    gone = keys[::7]
+    await asyncio.gather(*(one.delete(key, 1) for key in gone))
+    names = sorted(key.thread for key in keys if key not in gone)
+    for limit in (1, 5, 200):
+        found: list[str] = []
+        while more := await two.threads(TENANT, found[-1] if found else "", limit):
+            assert len(more) == min(limit, len(names) - len(found))
+            found += more
+        assert found == names
+    sizes = [await stored(one, f"t{share:x}") for share in range(SHARES)]
+    assert sum(sizes) == len(names)
+    assert max(sizes[1:]) < 20
 
 
 async def test_a_part_that_was_renewed_has_what_it_had_and_grows_and_shrinks_on(
@@ -82,9 +120,13 @@ async def test_a_part_that_was_renewed_has_what_it_had_and_grows_and_shrinks_on(
         assert await parts_of(two).look(NAMES) == Versions(version, version)
         await put(two, f"e{version}")
         await put(one, f"f{version}")
-        await two.delete(ThreadKey(TENANT, f"e{version}"), 1)
+        await two.delete(thread(f"e{version}"), 1)
     await listed((one, two), "a", "b", "c", "d", "f1", "f2", "f3")
-    assert (await stored(one, "t"), await stored(one, "2t"), await stored(one, "3t")) == (0, 0, 7)
+    assert (await stored(one, "t0"), await stored(one, "2t0"), await stored(one, "3t0")) == (
+        0,
+        0,
+        7,
+    )
 
 
 async def test_a_part_is_renewed_after_so_many_removals_and_its_reads_meet_none_of_them(
@@ -94,7 +136,7 @@ async def test_a_part_is_renewed_after_so_many_removals_and_its_reads_meet_none_
     await put(one, "stays")
     for number in range(12):
         await put(one, f"goes{number}")
-        await one.delete(ThreadKey(TENANT, f"goes{number}"), 1)
+        await one.delete(thread(f"goes{number}"), 1)
         while renewals := list(one._parts.listings._renewals.values()):
             await asyncio.wait(renewals)
     assert await parts_of(two).look(NAMES) == Versions(2, 2)
@@ -123,7 +165,7 @@ async def test_a_row_that_is_written_while_its_part_is_copied_is_not_lost(
         await copy(self, part, version, to)
         monkeypatch.setattr(Parts, "_copy", copy)
         await put(two, "d")
-        await two.delete(ThreadKey(TENANT, "b"), 1)
+        await two.delete(thread("b"), 1)
         await listed((one, two), "a", "c", "d")
 
     monkeypatch.setattr(Parts, "_copy", overtaken)
@@ -135,14 +177,14 @@ async def test_a_row_that_was_read_for_the_copy_and_then_removed_stays_away(
     one: CassandraStorage, two: CassandraStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put(one, "a", "b")
-    assert await two.threads(TENANT, "", 9) == ["a", "b"]
+    assert await two.threads(TENANT, "", 9) == [named("a"), named("b")]
     session, together = one._parts.session, one._parts.session.together
 
     async def overtaken(changes: Any) -> None:
         rows = list(changes)
         if rows[0][0] is Name.LIST_PUT:
             monkeypatch.setattr(session, "together", together)
-            await two.delete(ThreadKey(TENANT, "b"), 1)
+            await two.delete(thread("b"), 1)
         await together(rows)
 
     monkeypatch.setattr(session, "together", overtaken)
@@ -164,9 +206,10 @@ async def test_a_read_of_a_version_that_is_dropped_under_it_reads_the_next_one(
         return await read(name, *values)
 
     monkeypatch.setattr(session, "read", overtaken)
-    assert await two.threads(TENANT, "", 9) == ["a", "b"]
+    assert await two.threads(TENANT, "", 9) == [named("a"), named("b")]
     monkeypatch.setattr(session, "read", overtaken)
-    assert [thread for _, thread in await two.newest(TENANT, None, 9)] == ["b", "a"]
+    newest = await two.newest(TENANT, None, 9)
+    assert [name for _, name in newest] == [named("b"), named("a")]
 
 
 @pytest.mark.parametrize("step", ["lift", "_copy", "write"])
@@ -187,12 +230,12 @@ async def test_a_renewal_whose_router_died_half_way_hides_nothing_and_the_next_o
             await mine.renew(part)
     monkeypatch.undo()
     await put(two, "d")
-    await one.delete(ThreadKey(TENANT, "a"), 1)
+    await one.delete(thread("a"), 1)
     await listed((one, two), "b", "c", "d")
     await renew(two)
     await put(one, "e")
     await listed((one, two), "b", "c", "d", "e")
-    assert (await stored(one, "t"), (await parts_of(one).look(NAMES)).low > 0) == (0, True)
+    assert (await stored(one, "t0"), (await parts_of(one).look(NAMES)).low > 0) == (0, True)
 
 
 async def test_two_routers_that_put_remove_and_renew_at_once_lose_and_keep_nothing(
@@ -204,7 +247,7 @@ async def test_two_routers_that_put_remove_and_renew_at_once_lose_and_keep_nothi
         for number in range(20):
             await put(storage, f"{name}{number:02d}")
             if number % 5:
-                await storage.delete(ThreadKey(TENANT, f"{name}{number:02d}"), 1)
+                await storage.delete(thread(f"{name}{number:02d}"), 1)
 
     routers = {"x1-": one, "y1-": one, "x2-": two, "y2-": two}
     await asyncio.gather(*(live(storage, name) for name, storage in routers.items()))
@@ -220,10 +263,10 @@ async def test_a_look_through_the_storage_finds_what_a_renewed_part_lacks_and_me
     await put(one, "a", "b")
     await renew(one)
     assert (await check(url, repair=False)).faults == []
-    rows = await one._parts.session.read(Name.LIST_OF, TENANT, "1t", "a", "1")
+    rows = await one._parts.session.read(Name.LIST_OF, TENANT, "1t0", named("a"), "1")
     for row in rows:
-        await one._parts.session.write(Name.LIST_REMOVE, REMOVED, TENANT, "1t", *row)
-    assert await two.threads(TENANT, "", 9) == ["b"]
+        await one._parts.session.write(Name.LIST_REMOVE, REMOVED, TENANT, "1t0", *row)
+    assert await two.threads(TENANT, "", 9) == [named("b")]
     (fault,) = (await check(url, repair=True)).faults
     assert (fault.kind, fault.mended) == (Kind.INDEX, True)
     await listed((one, two), "a", "b")

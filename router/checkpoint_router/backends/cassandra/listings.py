@@ -6,16 +6,19 @@ that ended half way); it never lacks what was acknowledged.
 
 Of parts from which rows are removed there are versions (`parts`).
 
-Parts of a tenant: `t` has its threads; `c` with the first characters of a checkpoint id has the
-checkpoints that begin so, and `b` those beginnings, so that no part grows for ever (six
-characters of a version 6 UUID are about two hours); `r` with a run has its threads, which a reader
-looks at. `s` with a slot, of no tenant, has the slot's threads, and is never removed from.
+Parts of a tenant: `t` with a digit, which a thread's name makes, has a sixteenth of its threads;
+`c` with the first characters of a checkpoint id has the checkpoints that begin so, and `b` those
+beginnings, so that no part grows for ever (six characters of a version 6 UUID are about two hours);
+`r` with a run has its threads, which a reader looks at. `s` with a slot, of no tenant, has the
+slot's threads, and is never removed from.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Final
+
+import xxhash
 
 from checkpoint_router.backends.cassandra.fences import Fences
 from checkpoint_router.backends.cassandra.gather import Gather
@@ -48,6 +51,11 @@ _TOGETHER_BYTES: Final = 2_048
 """Of several parts in one request. Cassandra warns in its log above 10 and 5 KiB, and refuses more
 than 50 KiB; one part alone has no such bound."""
 
+SHARES: Final = 16
+"""Parts that a tenant's threads are spread over, for good: a thread's part follows from its name
+and this. More: a list of them asks for more rows, two for each part. Fewer: a partition becomes
+large earlier; at 80 bytes a thread these reach 100 MB each with twenty million threads."""
+
 _BEGINNINGS_MAX: Final = 10_000
 """Parts that are remembered as written."""
 
@@ -73,7 +81,7 @@ class Listings:
         runs: set[str] = set()
         if not place.announced:
             lines.append(slot_line(thread))
-            lines.append((thread.tenant, "t", thread.thread, str(gen), f"{writer:016x}"))
+            lines.append(thread_line(thread, gen, f"{writer:016x}"))
         for entry in entries:
             if entry.kind is not Kind.CHECKPOINT:
                 continue
@@ -147,13 +155,13 @@ class Listings:
         of the thread that is written meanwhile has another key, and stays."""
         lines = [newest_line(thread, gen, e) for e in entries if e.kind is Kind.CHECKPOINT]
         if thread_too:
-            of = (thread.thread, str(gen))
-            names = (await self.parts.look((thread.tenant, "t"))).names((thread.tenant, "t"))
+            tenant, share, *of, _ = thread_line(thread, gen, "")
+            names = (await self.parts.look((tenant, share))).names((tenant, share))
             found = await asyncio.gather(
-                *(self._session.read(Name.LIST_OF, thread.tenant, name, *of) for name in names)
+                *(self._session.read(Name.LIST_OF, tenant, name, *of) for name in names)
             )
             rows = dict.fromkeys(row for some in found for row in some)
-            lines += [(thread.tenant, "t", *row) for row in rows]
+            lines += [(tenant, share, *row) for row in rows]
         parts: dict[Part, list[Line]] = {}
         for line in lines:
             parts.setdefault(line[:2], []).append(line)
@@ -210,12 +218,22 @@ class Listings:
     async def threads(self, tenant: str, after: str, limit: int) -> list[str]:
         """See `Storage.threads`."""
         found: list[str] = []
+        # Names fall into all parts alike, so this is mostly enough of each.
+        each = max(1, 2 * limit // SHARES)
         while len(found) < limit:
-            rows = await self._rows((tenant, "t"), limit, Name.LIST_AFTER, after)
-            found += dict.fromkeys(k1 for k1, _, _ in rows)
-            if len(rows) < limit:
+            shares = await asyncio.gather(
+                *(
+                    self._rows((tenant, f"t{share:x}"), each, Name.LIST_AFTER, after)
+                    for share in range(SHARES)
+                )
+            )
+            # Below the first of these nothing is missing.
+            ends = [rows[-1][0] for rows in shares if len(rows) == each]
+            names = {k1 for rows in shares for k1, _, _ in rows if not ends or k1 <= min(ends)}
+            found += sorted(names)
+            if not ends:
                 break
-            after = found[-1]
+            after = min(ends)
         return found[:limit]
 
     async def slot_threads(
@@ -298,6 +316,13 @@ def slot_line(thread: ThreadKey) -> Line:
     """The row of a thread in its slot."""
     leaf = f"{leaf_of(thread.thread):04x}"
     return "", f"s{slot_of(thread.thread)}", leaf, thread.tenant, thread.thread
+
+
+def thread_line(thread: ThreadKey, gen: int, writer: str) -> Line:
+    """A row of a thread among those of its tenant. The slot would not do for its part: names that
+    say so have one slot, and may be all of a tenant's."""
+    share = xxhash.xxh3_64_intdigest(thread.thread.encode()) % SHARES
+    return thread.tenant, f"t{share:x}", thread.thread, str(gen), writer
 
 
 def run_line(thread: ThreadKey, run: str) -> Line:
