@@ -4,7 +4,7 @@
     python scripts/redis_server.py run           run one until Ctrl-C, and say its URL
 
 `CHECKPOINT_ROUTER_TEST_REDIS=/path/to/redis-server` takes another one than the PATH has: an older
-one, a newer one, Valkey. Owner: `Cluster` owns its three servers.
+one, a newer one, Valkey. Owner: `Cluster` owns its servers.
 """
 
 import os
@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -95,13 +95,14 @@ def _bulk(words: tuple[str, ...]) -> Iterator[bytes]:
 
 
 class Cluster:
-    """Three primaries, without replicas."""
+    """Three primaries, and a replica of the last one if it is wanted."""
 
-    def __init__(self, directory: Path) -> None:
-        self.servers = [
+    def __init__(self, directory: Path, *, replicated: bool = False) -> None:
+        made = [
             Server(directory / str(i), cluster_enabled="yes", cluster_node_timeout="2000")
-            for i in range(3)
+            for i in range(4 if replicated else 3)
         ]
+        self.servers, self.replicas = made[:3], made[3:]
 
     @property
     def url(self) -> str:
@@ -109,31 +110,42 @@ class Cluster:
         return self.servers[0].url
 
     def start(self) -> None:
-        """Returns when every member knows all slots."""
-        for server in self.servers:
+        """Returns when every member knows all slots, and the replica all members."""
+        for server in (*self.servers, *self.replicas):
             server.start()
         members = [f"{server.address}:{server.port}" for server in self.servers]
         create = [_command_line_client(), "--cluster", "create", *members, "--cluster-yes"]
         subprocess.run(create, check=True, stdout=subprocess.DEVNULL, timeout=60)  # noqa: S603 - our own words
+        self._until_all(self.servers, "INFO", "cluster_state:ok")
+        for replica in self.replicas:
+            primary = self.servers[-1]
+            replica.command("CLUSTER", "MEET", primary.address, str(primary.port))
+            self._until_all([replica], "INFO", "cluster_state:ok")
+            replica.command("CLUSTER", "REPLICATE", primary.command("CLUSTER", "MYID", bulk=True))
+            for server in self.servers:
+                server.command("CLUSTER", "MEET", replica.address, str(replica.port))
+            self._until_all(self.servers, "NODES", f":{replica.port}@")
+
+    def _until_all(self, servers: Sequence[Server], asked: str, answer: str) -> None:
         deadline = time.monotonic() + Server.start_seconds_max
-        while not all(self._is_whole(server) for server in self.servers):
+        while not all(answer in self._said(server, asked) for server in servers):
             if time.monotonic() > deadline:
                 raise RuntimeError("the members of the cluster did not find each other")
             time.sleep(0.05)
 
-    def _is_whole(self, server: Server) -> bool:
+    def _said(self, server: Server, asked: str) -> str:
         with socket.create_connection((server.address, server.port), timeout=10) as link:
-            link.sendall(b"CLUSTER INFO\r\n")
-            return b"cluster_state:ok" in link.recv(4096)
+            link.sendall(f"CLUSTER {asked}\r\n".encode())
+            return link.recv(65536).decode()
 
     def command(self, *words: str) -> None:
-        """The same to each member."""
+        """The same to each primary."""
         for server in self.servers:
             server.command(*words)
 
     def stop(self) -> None:
         """Ends all. Idempotent."""
-        for server in self.servers:
+        for server in (*self.servers, *self.replicas):
             server.stop()
 
 

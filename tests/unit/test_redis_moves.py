@@ -1,17 +1,24 @@
 """A Redis that is another one now: a replica took over, or a cluster moved its slots."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis as driver
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import empty_checkpoint
 
+from checkpoint_router import RouterSaver
 from checkpoint_router.core.answers import NewBlob
-from checkpoint_router.core.errors import Refused
-from checkpoint_router.core.ids import ThreadKey
+from checkpoint_router.core.errors import Refused, Unavailable
+from checkpoint_router.core.ids import ThreadKey, slot_of
 from checkpoint_router.storage.open import storage_from_url
 from checkpoint_router.storage.port import Duplicate, Storage, Stored
+from checkpoint_router.testing import running_router
 from scripts.redis_server import Cluster, Server
 from tests import builders as b
 from tests.contract.child import checkpoint
@@ -77,6 +84,68 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     cluster.start()
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture
+def replicated(tmp_path: Path) -> Iterator[Cluster]:
+    """The same, with a replica of the last one."""
+    need_redis()
+    cluster = Cluster(tmp_path / "cluster", replicated=True)
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+def lag(primary: Server, replica: Server) -> None:
+    """The replica has all that was written before, and nothing of what comes after."""
+    with closing(driver.Redis(port=primary.port)) as client:
+        client.set(f"of the test {{{slot_of(b.THREAD.thread)}}}", "")
+        assert client.wait(1, 20_000) == 1
+        os.kill(replica.pid, signal.SIGSTOP)
+        client.client_kill_filter(_type="replica")
+
+
+def put_next(saver: RouterSaver, after: RunnableConfig, id: str) -> RunnableConfig:
+    checkpoint = {**empty_checkpoint(), "id": id}
+    return saver.put(after, checkpoint, {}, {})  # type: ignore[arg-type]
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(180)
+async def test_a_replica_of_a_cluster_that_lagged_takes_over_and_what_it_lacks_is_put_back(
+    replicated: Cluster,
+) -> None:
+    primary, (replica,) = replicated.servers[-1], replicated.replicas
+    url = f"{primary.url}?timeout=1"  # the one that dies: its routers know the others by then
+    thread = ThreadKey("default", b.THREAD.thread)
+    head: RunnableConfig = {"configurable": {"thread_id": thread.thread, "checkpoint_ns": ""}}
+    with running_router(url) as router, RouterSaver(router.target, timeout_seconds=60) as saver:
+        async with router_on(url) as storage:
+            dots = [(await stored(storage, checkpoint(i))).dot for i in (1, 2, 3)]
+            at = head
+            for number in (1, 2, 3):
+                at = await asyncio.to_thread(put_next, saver, at, f"c{number}")
+            await asyncio.to_thread(lag, primary, replica)
+            dots += [(await stored(storage, checkpoint(i))).dot for i in (4, 5, 6)]
+            for number in (4, 5, 6):
+                at = await asyncio.to_thread(put_next, saver, at, f"c{number}")
+            primary.stop(signal.SIGKILL)
+            with pytest.raises(Unavailable, match="may be repeated"):
+                await storage.append(checkpoint(7))
+            os.kill(replica.pid, signal.SIGCONT)
+            at = await asyncio.to_thread(put_next, saver, at, "c7")
+            answers = [await persist(storage, checkpoint(i)) for i in (7, 4, 1)]
+            dots += [answer.dot for answer in answers if isinstance(answer, Stored)]
+            assert answers[2] == Duplicate(checkpoint(1).entry.digest)
+            assert len(dots) == len(set(dots)) == 8
+            image = await storage.image(b.THREAD)
+            assert sum(image.counts.values()) == len(image.entries) == 5
+            assert "lost writes" in (await storage.facts()).alarms[0]
+            image = await storage.image(thread)
+            assert sum(image.counts.values()) == len(image.entries) == 7
+        found = await asyncio.to_thread(lambda: list(saver.list(head)))
+        assert [one.checkpoint["id"] for one in found] == [f"c{n}" for n in range(7, 0, -1)]
+        assert "lost acknowledged" in router.log_text()
 
 
 async def grow(storage: Storage, thread: ThreadKey, done: asyncio.Event) -> list[NewBlob]:
