@@ -37,6 +37,10 @@ WINDOW_MIN: Final = 4
 """Calls that a router is asked to take at once however full it is. Fewer: one that takes long there
 holds up all others of its process. More: many processes are refused more often."""
 
+SHRINK: Final = 0.75
+"""What a refusal leaves of them. Less: the router waits for calls that wait here. More: savers that
+share it come to equal shares later."""
+
 TIMEOUT_MS_MAX: Final = 2**32 - 1
 
 _CALL_OVERHEAD_BYTES: Final = 64
@@ -141,8 +145,8 @@ class CallTable(Generic[W]):
         self._streams: dict[int, _Stream] = {}
         self._last = 0
         self._window: float = limits.CALLS_PER_STREAM_MAX
-        """Calls that the router is believed to take at once. Halved by a refusal, one more after as
-        many answers: so savers that share a full router come to equal shares."""
+        """Calls that the router is believed to take at once. Fewer after a refusal, one more after
+        as many answers: so savers that share a full router come to equal shares."""
         self.current = 0
         """The stream that takes new calls; 0 where there is none."""
 
@@ -227,7 +231,7 @@ class CallTable(Generic[W]):
             return None
         self._forget(call_id, call)
         if full and stream == self.current:
-            self._window = max(WINDOW_MIN, self.under_way(stream) / 2)
+            self._window = max(WINDOW_MIN, self.under_way(stream) * SHRINK)
         elif self._window < limits.CALLS_PER_STREAM_MAX:
             self._window += 1 / self._window
         return call.waiter
