@@ -5,12 +5,12 @@ a start. Rules: loopback and free ports only; nothing waits without a deadline.
 """
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +18,16 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 LOOPBACK: Final = "127.0.0.1"
+
+_DIE_WITH_THE_PARENT: Final = """
+import contextlib, ctypes, os, sys
+with contextlib.suppress(OSError, AttributeError):
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""A test's process that is killed takes its server with it, where the system can do that. A program
+that becomes the server, not a `preexec_fn`: for that Python forks, and what gRPC does in a child
+of a process that speaks it can end the child before it is the server."""
 
 
 def free_port() -> int:
@@ -89,12 +99,11 @@ class Server:
             raise SystemExit(self.hint)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own words
-                words,
+                [sys.executable, "-ISc", _DIE_WITH_THE_PARENT, *words],
                 cwd=self.directory,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with_the_parent,
             )
 
     def start(self) -> None:
@@ -126,12 +135,6 @@ class Server:
 
 
 AnyServer = TypeVar("AnyServer", bound=Server)
-
-
-def _die_with_the_parent() -> None:
-    """A test's process that is killed takes its server with it, where the system can do that."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 @contextlib.contextmanager
