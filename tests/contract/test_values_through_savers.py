@@ -21,7 +21,7 @@ from checkpoint_router.core.records import Typed
 from .savers import Routers
 from .shard import Backend
 
-SEEDS = {"memory": 12, "sqlite": 12, "redis": 4, "redis-cluster": 1, "cassandra": 1}
+SEEDS = {"memory": 12, "sqlite": 12, "redis": 6, "redis-cluster": 1, "cassandra": 3}
 """Sequences for each storage: few where one takes long."""
 
 STEPS = 40
@@ -50,6 +50,7 @@ class Story:
         ]
         self.stored: dict[str, Values] = {}
         self.number = 0
+        self.done: set[str] = set()
 
     @property
     def saver(self) -> RouterSaver:
@@ -63,6 +64,7 @@ class Story:
             self.prune: 1, self.delete: 1, self.change: 3, self.spoil: 2,
         }  # fmt: skip
         (do,) = self.rng.choices(list(doings), list(doings.values()))
+        self.done.add(do.__name__)
         await do()
 
     async def grow(self) -> None:
@@ -176,8 +178,12 @@ class Story:
 
 @pytest.mark.timeout(300)
 async def test_any_sequence_of_values_is_read_back_byte_for_byte(
-    backend: Backend, tmp_path: Path
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # So that a sequence of this length has logs that are merged, and forks that are too deep.
+    monkeypatch.setattr(limits, "LOG_SEGMENTS_MAX", 3)
+    monkeypatch.setattr(limits, "LOG_DEPTH_MAX", 2)
+    done: set[str] = set()
     for seed in range(SEEDS[backend.name]):
         place = tmp_path / str(seed)
         place.mkdir()
@@ -193,3 +199,5 @@ async def test_any_sequence_of_values_is_read_back_byte_for_byte(
             raise
         finally:
             await routers.close()
+        done |= story.done
+    assert done >= {"grow", "edit", "fork", "prune", "change", "spoil"}
