@@ -149,13 +149,15 @@ def doubtful_batches_not_sent_again(patch: Patch) -> None:
 
 
 def versions_as_they_were(patch: Patch) -> None:
-    look = Parts.look
+    look = Parts.look_at
 
-    async def remembered(self: Parts, part: Any) -> Any:
-        known = self._known.get(part)
-        return await look(self, part) if known is None else known[0]
+    async def remembered(self: Parts, tenant: str, parts: Any) -> Any:
+        known = {part: self._known.get((tenant, part)) for part in parts}
+        if None in known.values():
+            return await look(self, tenant, parts)
+        return {part: versions[0] for part, versions in known.items() if versions}
 
-    patch.setattr(Parts, "look", remembered)
+    patch.setattr(Parts, "look_at", remembered)
 
 
 CASSANDRA = (

@@ -200,7 +200,7 @@ async def test_a_read_of_a_version_that_is_dropped_under_it_reads_the_next_one(
     session, read = two._parts.session, two._parts.session.read
 
     async def overtaken(name: Name, *values: Any) -> Any:
-        if name in (Name.LIST_AFTER, Name.LIST_BELOW):
+        if name in (Name.LISTS_AFTER, Name.LIST_BELOW):
             monkeypatch.setattr(session, "read", read)
             await renew(one)
         return await read(name, *values)

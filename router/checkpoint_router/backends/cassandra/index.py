@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from msgspec import structs
 
 from checkpoint_router.backends.cassandra import values
-from checkpoint_router.backends.cassandra.ahead import NO_HINT, Ahead, Hint, hint_in
+from checkpoint_router.backends.cassandra.ahead import Ahead, Hint, hint_in
 from checkpoint_router.backends.cassandra.growing import unpack_path
 from checkpoint_router.backends.cassandra.place import Logged, State
 from checkpoint_router.backends.cassandra.session import Row, Session
@@ -49,7 +49,12 @@ class Begun:
 
     counts: Mapping[int, int] = field(default_factory=dict)
     """Actor to the greatest n that was sent and may count."""
-    hint: Hint = NO_HINT
+    packed: bytes | None = None
+
+    @property
+    def hint(self) -> Hint:
+        """Of its last writer. It is unpacked for who wants it: most looks find nothing new."""
+        return hint_in(self.packed)
 
 
 def actor_key(actor: int) -> bytes:
@@ -70,7 +75,7 @@ def ask_begun(session: Session, thread: ThreadKey, gen: int) -> Awaitable[list[R
 
 def begun_in(rows: Sequence[Row]) -> Begun:
     """What was read."""
-    return Begun(dict(rows[0][3] or {}), hint_in(rows[0][4])) if rows else Begun()
+    return Begun(dict(rows[0][3] or {}), rows[0][4]) if rows else Begun()
 
 
 def ask_all(

@@ -22,7 +22,7 @@ import xxhash
 
 from checkpoint_router.backends.cassandra.fences import Fences
 from checkpoint_router.backends.cassandra.gather import Gather
-from checkpoint_router.backends.cassandra.parts import RENEWED, Part, Parts, name_of
+from checkpoint_router.backends.cassandra.parts import RENEWED, Part, Parts, name_of, part_of
 from checkpoint_router.backends.cassandra.place import Place
 from checkpoint_router.backends.cassandra.session import Row, Session
 from checkpoint_router.backends.cassandra.statements import REMOVED, ROW, Name
@@ -53,7 +53,7 @@ than 50 KiB; one part alone has no such bound."""
 
 SHARES: Final = 16
 """Parts that a tenant's threads are spread over, for good: a thread's part follows from its name
-and this. More: a list of them asks for more rows, two for each part. Fewer: a partition becomes
+and this. More: a list of them looks into more. Fewer: a partition becomes
 large earlier; at 80 bytes a thread these reach 100 MB each with twenty million threads."""
 
 _BEGINNINGS_MAX: Final = 10_000
@@ -221,20 +221,30 @@ class Listings:
         # Names fall into all parts alike, so this is mostly enough of each.
         each = max(1, 2 * limit // SHARES)
         while len(found) < limit:
-            shares = await asyncio.gather(
-                *(
-                    self._rows((tenant, f"t{share:x}"), each, Name.LIST_AFTER, after)
-                    for share in range(SHARES)
-                )
-            )
-            # Below the first of these nothing is missing.
-            ends = [rows[-1][0] for rows in shares if len(rows) == each]
+            shares = await self._shares(tenant, after, each)
+            # Up to the first of these nothing is missing.
+            ends = [rows[each - 1][0] for rows in shares if len(rows) >= each]
             names = {k1 for rows in shares for k1, _, _ in rows if not ends or k1 <= min(ends)}
             found += sorted(names)
             if not ends:
                 break
             after = min(ends)
         return found[:limit]
+
+    async def _shares(self, tenant: str, after: str, each: int) -> list[list[Row]]:
+        """Of each part of a tenant's threads at least so many rows, if it has them, in order."""
+        parts = [f"t{share:x}" for share in range(SHARES)]
+        versions = await self.parts.look_at(tenant, parts)
+        while True:
+            names = [name for part in parts for name in versions[part].names((tenant, part))]
+            rows = await self._session.read(Name.LISTS_AFTER, tenant, names, after, each)
+            before, versions = versions, await self.parts.look_at(tenant, parts)
+            if versions == before:
+                break  # As for one part.
+        found: dict[str, set[Row]] = {part: set() for part in parts}
+        for name, *row in rows:
+            found[part_of(name)].add(tuple(row))
+        return [sorted(some) for some in found.values()]
 
     async def slot_threads(
         self, slot: int, after: tuple[int, str, str] | None, limit: int

@@ -14,6 +14,7 @@ may be done twice, and by anybody: a router that dies leaves two versions, and t
 goes on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -80,12 +81,16 @@ class Parts:
 
     async def look(self, part: Part) -> Versions:
         """As a quorum has them."""
+        return (await self.look_at(part[0], [part[1]]))[part[1]]
+
+    async def look_at(self, tenant: str, parts: Sequence[str]) -> dict[str, Versions]:
+        """The same for several parts of a tenant."""
         fence = self._fences.seen
-        rows = await self._session.read(Name.PART, *part)
-        found = Versions(*rows[0]) if rows else Versions()
+        rows = await self._session.read(Name.PARTS, tenant, parts)
+        found = dict.fromkeys(parts, Versions()) | {p: Versions(low, now) for p, low, now in rows}
         if len(self._known) >= KNOWN_MAX:
             self._known.clear()
-        self._known[part] = (found, fence)
+        self._known |= {(tenant, part): (versions, fence) for part, versions in found.items()}
         return found
 
     def sure(self, part: Part) -> bool:

@@ -102,7 +102,7 @@ class Name(StrEnum):
     REMOVE_KEY = "remove key"
     REMOVE_PIECE = "remove piece"
     REMOVE_GENERATION = "remove generation"
-    PART = "part"
+    PARTS = "parts"
     PART_BEGIN = "part begin"
     PART_END = "part end"
     LIST_DROP = "list drop"
@@ -110,6 +110,7 @@ class Name(StrEnum):
     LIST_REMOVE = "list remove"
     LIST_OF = "list of k1, k2"
     LIST_AFTER = "list after k1"
+    LISTS_AFTER = "lists after k1"
     LIST_AFTER_ROW = "list after k1, k2, k3"
     LIST_BELOW = "list below k1, k2"
     ALL_THREADS = "all generations of all threads"
@@ -220,7 +221,7 @@ _TEXTS: Final = {
         " AND kind = ? AND key = ? AND n = ? AND a = ?"
     ),
     Name.REMOVE_GENERATION: Statement("DELETE FROM thread USING TIMESTAMP ? $generation"),
-    Name.PART: Statement("SELECT low, now FROM part $part"),
+    Name.PARTS: Statement("SELECT part, low, now FROM part WHERE tenant = ? AND part IN ?"),
     Name.PART_BEGIN: Statement("UPDATE part SET low = ?, now = ? $part IF now = ?"),
     Name.PART_END: Statement("UPDATE part SET low = ? $part IF low = ? AND now = ?"),
     Name.LIST_DROP: Statement("DELETE FROM listing USING TIMESTAMP ? $part"),
@@ -232,6 +233,10 @@ _TEXTS: Final = {
     ),
     Name.LIST_OF: Statement("$list AND k1 = ? AND k2 = ?"),
     Name.LIST_AFTER: Statement("$list AND k1 > ? LIMIT ?"),
+    Name.LISTS_AFTER: Statement(
+        "SELECT part, k1, k2, k3 FROM listing WHERE tenant = ? AND part IN ? AND k1 > ?"
+        " PER PARTITION LIMIT ?"
+    ),
     Name.LIST_AFTER_ROW: Statement("$list AND (k1, k2, k3) > (?, ?, ?) LIMIT ?"),
     Name.LIST_BELOW: Statement("$list AND (k1, k2) < (?, ?) $down LIMIT ?"),
     Name.ALL_THREADS: Statement("SELECT DISTINCT tenant, thread, gen FROM thread"),

@@ -113,16 +113,16 @@ class Threads:
     async def _news(self, place: Place, known: Known, version: int | None) -> ThreadImage | None:
         """None: the thread is another than `known` says, or is just becoming another."""
         thread = place.thread
-        asked = index.ask_begun(self._session, thread, known.gen), self._removal.settled(thread)
-        beside, state = await asyncio.gather(*asked)
-        begun = index.begun_in(beside)
+        asked = index.ask_begun(self._session, thread, known.gen)
+        state = await self._removal.settled(thread)
+        begun = index.begun_in(await asked)
         if (known.gen, known.erasures) != (state.live, state.erasures or 0):
             return None
         if any(n > begun.counts.get(actor, 0) for actor, n in known.counts.items()):
             return None
         if state != place.state:
             self._drop_ahead(thread)
-        else:
+        elif place.hint is NO_HINT:
             place.hint = begun.hint
         if all(n <= known.counts.get(actor, 0) for actor, n in begun.counts.items()):
             return _image(state, index.Index(rows=(), counts=known.counts), partial=True)
