@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry import trace
 
+from checkpoint_router.client import links as client_links
 from checkpoint_router.client.calls import WINDOW_MIN
 from checkpoint_router.client.links import Links
 from checkpoint_router.client.target import Target
@@ -14,6 +15,7 @@ from checkpoint_router.core import limits
 from checkpoint_router.core.errors import (
     DeadlineExceeded,
     InvalidArgument,
+    Overloaded,
     RouterError,
     SaverClosed,
     Stale,
@@ -127,6 +129,13 @@ def test_a_router_that_says_not_now_is_asked_again(
     calls = router.seen("call", key="k")
     assert len(calls) == 4
     assert len({each["id"] for each in calls}) == 4
+
+
+def test_calls_that_were_refused_together_do_not_come_back_together() -> None:
+    refusal = Overloaded("full", retry_after_ms="1000")
+    pauses = {round(client_links._pause(refusal, 0), 2) for _ in range(100)}
+    assert 1.0 <= min(pauses) <= max(pauses) <= 1.5
+    assert len(pauses) > 10
 
 
 def test_a_full_router_is_not_asked_for_more_than_it_takes(

@@ -206,10 +206,11 @@ class _Tries:
 
 
 def _pause(error: RouterError, refusals: int) -> float:
+    spread = random.random() / 2  # noqa: S311 - of retries
     # Half of it is certain: an answer is not a broken link, and comes back at once.
-    pause = pause_seconds(refusals, 0.5 + random.random() / 2)  # noqa: S311 - spreads retries
+    pause = pause_seconds(refusals, 0.5 + spread)
     asked = error.attributes.get(RETRY_AFTER_MS, "")
-    return max(pause, int(asked) / 1000) if asked.isdigit() else pause
+    return max(pause, int(asked) / 1000 * (1 + spread)) if asked.isdigit() else pause
 
 
 def _closed() -> SaverClosed:
