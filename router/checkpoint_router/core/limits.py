@@ -147,9 +147,9 @@ STREAM_STALL_SECONDS_MAX: Final = 60.0
 """How long a client may leave an answer unread before its stream is ended. Shorter: a paused
 agent loses its stream for nothing. Longer: its answers stay in memory, if nobody needs it."""
 
-STALL_SECONDS_UNDER_PRESSURE: Final = 5.0
-"""The same where others need the memory; then the connection is ended. Shorter: a slow line loses
-its answer. Longer: who reads waits for who does not."""
+STALL_UNDER_PRESSURE: Final = 1 / 12
+"""The part of it after which the connection is ended where others need the memory. Less: a slow
+line loses its answer. More: who reads waits for who does not."""
 
 LARGE_ANSWERS_MAX: Final = 128
 """Calls at work at once whose answer may be as large as a message."""

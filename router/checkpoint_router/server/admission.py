@@ -50,7 +50,7 @@ class Admission:
         self._bytes = 0
         self._unread = 0
         """Bytes of answers that are not sent, over all streams and unary calls."""
-        self._patience_seconds = min(stall_seconds, limits.STALL_SECONDS_UNDER_PRESSURE)
+        self._patience_seconds = stall_seconds * limits.STALL_UNDER_PRESSURE
         self._sending: dict[Reader, float] = {}
         """Since when: who has waited for the longest is the first."""
         self._streams = 0
