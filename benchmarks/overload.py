@@ -29,6 +29,7 @@ from benchmarks.graphs import run_config, talking_agent
 from benchmarks.peers import Peer
 from benchmarks.process import cpu_seconds, resident_mb
 from benchmarks.values import Chain, config_of, text
+from checkpoint_router.backends.sqlite.storing import REMEMBERED_MAX
 from checkpoint_router.core import limits
 
 PROCESSES: Final = 4
@@ -44,7 +45,13 @@ CALL_BYTES: Final = 24 * 1024
 SETTING: Final = "CHECKPOINT_ROUTER_BYTES_IN_FLIGHT_MAX"
 SETTING_MIN: Final = 1 << 20
 VALUE: Final = text(4_000, 1)
-CACHES_MB: Final = (limits.RECENT_BYTES_MAX + 1024 * limits.HISTORY_EVENTS_MAX) / 1e6
+CACHES_MB: Final = (
+    limits.RECENT_BYTES_MAX
+    + 1024 * limits.HISTORY_EVENTS_MAX
+    # SQLite's pages, and the writer's tables of values, of threads and of segments.
+    + 16 * limits.MIB
+    + 3 * 200 * REMEMBERED_MAX
+) / 1e6
 """What a router fills with what it was given, however many clients gave it."""
 
 
