@@ -17,7 +17,7 @@ from threading import current_thread
 import pytest
 
 from checkpoint_router.backends.sqlite import SqliteStorage, schema
-from checkpoint_router.core.errors import Refused, StorageInUse, Unavailable
+from checkpoint_router.core.errors import InvalidArgument, Refused, StorageInUse, Unavailable
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.storage.port import Duplicate, MissingBlobs, Stored
 from tests import builders as b
@@ -426,6 +426,33 @@ async def test_the_loop_lends_its_thread_what_may_take_long_and_nothing_else(
         assert await both(0.0, huge) == (there, there)
         assert await both(0.0, partial(who, small=False)) == (there, there)
         assert await both(10.0, who) == (there, there)
+
+
+async def test_a_value_whose_name_begins_as_that_of_another_is_refused_and_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fake: 64 bits that agree cannot be waited for."""
+    monkeypatch.setattr("checkpoint_router.backends.sqlite.storing.key", lambda _: 1)
+    monkeypatch.setattr("checkpoint_router.backends.sqlite.values.key", lambda _: 1)
+    value, other = b.new_blob(b"v" * 2_000), b.new_blob(b"o" * 2_000)
+    grown = b.new_blob(value.value.data + b"w" * 100, continues=value)
+    async with shard(tmp_path) as storage:
+        first = b.append(b.checkpoint_event(blobs=[value], head=b.header()), blobs=[value])
+        assert isinstance(await storage.append(first), Stored)
+        own = ((first.entry.id.segment, ((1, 1),)),)
+        for blob in (other, grown):
+            event = b.checkpoint_event(index=2, checkpoint_id="c2", blobs=[blob])
+            with pytest.raises(InvalidArgument, match="begins as that of another value"):
+                await storage.append(b.append(event, blobs=[blob], needs=own))
+        again = b.checkpoint_event(index=2, checkpoint_id="c2", blobs=[value])
+        assert isinstance(await storage.append(b.append(again, blobs=[value], needs=own)), Stored)
+    async with shard(tmp_path) as storage:
+        third = b.checkpoint_event(index=3, checkpoint_id="c3", blobs=[value])
+        assert isinstance(await storage.append(b.append(third, blobs=[value], needs=own)), Stored)
+        read = await storage.blobs(b.THREAD, 1, [value.hash], 10_000)
+        assert read.found == {value.hash: value.value}
+        with tables(storage) as conn:
+            assert conn.execute("SELECT count(*) FROM blob").fetchone() == (1,)
 
 
 async def test_a_call_that_failed_leaves_nothing_in_memory(tmp_path: Path) -> None:

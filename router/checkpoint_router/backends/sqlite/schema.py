@@ -45,7 +45,7 @@ CREATE INDEX event_run ON event (tenant, run, t) WHERE run IS NOT NULL;
 CREATE TABLE blob (
   id INTEGER PRIMARY KEY, t INTEGER NOT NULL, k INTEGER NOT NULL, h BLOB NOT NULL,
   tag TEXT NOT NULL, head BLOB, log INTEGER, keep INTEGER, data BLOB);
-CREATE INDEX blob_key ON blob (t, k);
+CREATE UNIQUE INDEX blob_key ON blob (t, k);
 CREATE INDEX blob_version ON blob (log, keep) WHERE log IS NOT NULL;
 CREATE TABLE log (
   id INTEGER PRIMARY KEY, t INTEGER NOT NULL, parent INTEGER, parent_keep INTEGER NOT NULL,

@@ -15,6 +15,7 @@ from checkpoint_router.backends.sqlite.values import absent, bodies, key
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.digests import head_length
+from checkpoint_router.core.errors import InvalidArgument
 from checkpoint_router.storage.logs import (
     Branch,
     Extend,
@@ -35,10 +36,12 @@ HEAD_BYTES_MAX: Final = 5
 REMEMBERED_MAX: Final = 50_000
 """Values, threads and segments that are remembered; all are forgotten beyond that."""
 
-_UNLESS_STORED: Final = " WHERE NOT EXISTS (SELECT 1 FROM blob WHERE t = ? AND k = ? AND h = ?)"
-_INSERT: Final = f"INSERT INTO blob (t, k, h, tag, data) SELECT ?, ?, ?, ?, ?{_UNLESS_STORED}"
+_INSERT: Final = (
+    "INSERT INTO blob (t, k, h, tag, data) VALUES (?, ?, ?, ?, ?) ON CONFLICT (t, k) DO NOTHING"
+)
 _INSERT_VERSION: Final = (
-    f"INSERT INTO blob (t, k, h, tag, head, log, keep) SELECT ?, ?, ?, ?, ?, ?, ?{_UNLESS_STORED}"
+    "INSERT INTO blob (t, k, h, tag, head, log, keep) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (t, k) DO NOTHING"
 )
 
 
@@ -47,7 +50,7 @@ class Storing:
 
     def __init__(self, conn: sqlite3.Connection) -> None:
         self._conn = conn
-        self._whole: list[tuple[object, ...]] = []
+        self._whole: list[tuple[int, int, bytes, str, bytes]] = []
         self._known: dict[tuple[int, bytes], Version | None] = {}
         """Values that are stored, by thread row and name: the newest version of a log; None for
         any other, of which no more is remembered."""
@@ -65,8 +68,10 @@ class Storing:
     def flush(self) -> None:
         """Stores the whole values that wait."""
         if self._whole:
-            self._conn.executemany(_INSERT, self._whole)
-            self._whole.clear()
+            rows, self._whole = self._whole, []
+            if self._conn.executemany(_INSERT, rows).rowcount < len(rows):
+                for t, _, hash, *_ in rows:
+                    self._see_that_it_is(t, hash)
 
     def missing(self, t: int, hashes: Sequence[bytes]) -> tuple[bytes, ...]:
         """Those of `hashes` that the thread does not have, in their order."""
@@ -88,9 +93,17 @@ class Storing:
             else:
                 self._store_whole(t, blob)
 
+    def _see_that_it_is(self, t: int, hash: bytes) -> None:
+        """Raises InvalidArgument if the row that kept a value out is that of another one: chance
+        makes no such two in one thread, but patience may."""
+        if absent(self._conn, t, (hash,)):
+            raise InvalidArgument(
+                f"the name of a value, {hash.hex()[:16]}…, begins as that of another value of this "
+                f"thread. Nothing was written. Change the value, or put it into another thread."
+            )
+
     def _store_whole(self, t: int, blob: NewBlob) -> None:
-        name = (t, key(blob.hash), blob.hash)
-        self._whole.append((*name, blob.value.tag, blob.value.data, *name))
+        self._whole.append((t, key(blob.hash), blob.hash, blob.value.tag, blob.value.data))
         self._known[t, blob.hash] = None
 
     def _store_growing(self, t: int, blob: NewBlob) -> None:
@@ -110,9 +123,9 @@ class Storing:
                 self._store_whole(t, blob)
                 return
         keep = log.length + len(tail)
-        name = (t, key(blob.hash), blob.hash)
-        row = (*name, blob.value.tag, head, log.id, keep, *name)
+        row = (t, key(blob.hash), blob.hash, blob.value.tag, head, log.id, keep)
         if not self._conn.execute(_INSERT_VERSION, row).rowcount:
+            self._see_that_it_is(t, blob.hash)
             self._known[t, blob.hash] = None
             return
         if base is not None and (t, base.hash) in self._known:
