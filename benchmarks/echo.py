@@ -21,17 +21,14 @@ METHOD: Final = "/benchmarks.Echo/Talk"
 START_SECONDS_MAX: Final = 30.0
 
 
-async def serve() -> None:
-    """Answer each message with as many bytes as its first four say."""
-
-    async def talk(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        async for request in requests:
-            yield bytes(int.from_bytes(request[:4], "big"))
-
+async def serve(method: str, talk: Any) -> None:
+    """A server with one method, a stream of bytes both ways, on a port that it prints."""
     server = grpc.aio.server()
     handler: Any = grpc.stream_stream_rpc_method_handler(talk)
-    service = grpc.method_handlers_generic_handler("benchmarks.Echo", {"Talk": handler})
-    server.add_generic_rpc_handlers((service,))
+    service, _, name = method.removeprefix("/").partition("/")
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(service, {name: handler}),)
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     sys.stdout.write(f"{port}\n")
@@ -40,10 +37,10 @@ async def serve() -> None:
 
 
 @contextmanager
-def running_echo() -> Iterator[int]:
-    """The echo in a process of its own; gives its port."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.echo"],
+def serving(*module: str) -> Iterator[int]:
+    """Such a server in a process of its own: a module, and what it is given. Gives its port."""
+    process = subprocess.Popen(  # noqa: S603 - ourselves
+        [sys.executable, "-m", *module],
         stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
@@ -53,6 +50,12 @@ def running_echo() -> Iterator[int]:
     finally:
         process.kill()
         process.wait(START_SECONDS_MAX)
+
+
+async def talk(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    """Answer each message with as many bytes as its first four say."""
+    async for request in requests:
+        yield bytes(int.from_bytes(request[:4], "big"))
 
 
 async def echo_ms(port: int, *, request_bytes: int, answer_bytes: int, times: int) -> float:
@@ -71,4 +74,4 @@ async def echo_ms(port: int, *, request_bytes: int, answer_bytes: int, times: in
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    asyncio.run(serve(METHOD, talk))

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -27,7 +25,7 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
 )
 
-from benchmarks.echo import START_SECONDS_MAX
+from benchmarks.echo import serving
 from benchmarks.floor_server import ANSWERS, METHOD, Found, Get, Put, Record, Write, pack
 from benchmarks.peers import Opener, Peer, versions
 from benchmarks.servers import Place, Storage
@@ -143,7 +141,7 @@ def floor(name: str, storage: Callable[[Place], Storage]) -> Opener:
     @asynccontextmanager
     async def opened(place: Place) -> AsyncIterator[Peer]:
         where = storage(place)
-        with _serving(where.url) as port:
+        with serving("benchmarks.floor_server", where.url) as port:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 call: Any = channel.stream_stream(METHOD)()
                 saver = FloorSaver(call)
@@ -160,18 +158,3 @@ def floor(name: str, storage: Callable[[Place], Storage]) -> Opener:
                 await asyncio.gather(*saver.tasks, return_exceptions=True)
 
     return opened
-
-
-@contextmanager
-def _serving(url: str) -> Iterator[int]:
-    process = subprocess.Popen(  # noqa: S603 - ourselves
-        [sys.executable, "-m", "benchmarks.floor_server", url],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield int(process.stdout.readline()) if process.stdout else 0
-    finally:
-        process.kill()
-        process.wait(START_SECONDS_MAX)

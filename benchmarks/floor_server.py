@@ -16,6 +16,8 @@ from typing import Any, Final
 import grpc
 import msgspec
 
+from benchmarks.echo import serve
+
 METHOD: Final = "/benchmarks.Floor/Talk"
 TABLES: Final = """
 CREATE TABLE checkpoint (
@@ -190,7 +192,7 @@ def answers_of(url: str) -> Callable[[bytes], Awaitable[bytes]]:
     return answers
 
 
-async def serve(url: str) -> None:
+async def serve_floor(url: str) -> None:
     """Answer each frame where it is read."""
     answers = answers_of(url)
 
@@ -198,16 +200,8 @@ async def serve(url: str) -> None:
         while (frame := await context.read()) is not grpc.aio.EOF:
             await context.write(await answers(frame))
 
-    server = grpc.aio.server()
-    handler: Any = grpc.stream_stream_rpc_method_handler(talk)
-    service = grpc.method_handlers_generic_handler("benchmarks.Floor", {"Talk": handler})
-    server.add_generic_rpc_handlers((service,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    sys.stdout.write(f"{port}\n")
-    sys.stdout.flush()
-    await server.wait_for_termination()
+    await serve(METHOD, talk)
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1]))
+    asyncio.run(serve_floor(sys.argv[1]))

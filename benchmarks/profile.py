@@ -27,7 +27,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.echo import echo_ms, running_echo
+from benchmarks.echo import echo_ms, serving
 from benchmarks.graphs import SUPERSTEPS, run_config, talking_agent
 from benchmarks.peers import Peer
 from benchmarks.report import fsync_ms
@@ -105,7 +105,8 @@ async def peel(options: argparse.Namespace, directory: Path) -> dict[str, Peeled
     from checkpoint_router.testing import running_router
 
     found: dict[str, Peeled] = {}
-    with running_router(storage=f"sqlite:{directory / 'real'}") as router, running_echo() as port:
+    running = running_router(storage=f"sqlite:{directory / 'real'}")
+    with running as router, serving("benchmarks.echo") as port:
         async with RouterSaver(router.target) as real, stacked_saver(directory / "in") as stacked:
             perfect, ledger = stacked
             for name, kind in {**KINDS, SUPERSTEP: supersteps}.items():

@@ -1,4 +1,4 @@
-"""One shard in one SQLite file: the storage port over a writer thread and readers beside it.
+"""One shard in one SQLite file: the storage port over one writer and readers beside it.
 
 Owner: the process that holds the lock beside the file. A verb that writes is a job for the
 writer; a verb that reads runs on one of a few threads, each with a connection of its own.

@@ -1,6 +1,6 @@
 """What a transaction of the writer changes, verb by verb.
 
-Owner: the writer thread; nobody else writes the file, so what this remembers of it (row numbers,
+Owner: the writer; nobody else writes the file, so what this remembers of it (row numbers,
 generations, indices that are stored, dot counters) is true as long as the transaction that made
 it so was committed: a rollback takes both back. The dot counters are the truth, not a copy: a
 storage that lost rows must not make them start again. Events, like values, are stored by one

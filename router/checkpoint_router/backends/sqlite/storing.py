@@ -1,6 +1,6 @@
 """Writing values to SQLite: as rows of their own, or versions over append logs (`storage.logs`).
 
-Owner of the state: one `Storing`, in the writer thread, inside its transactions. It remembers which
+Owner of the state: one `Storing`, the writer's, inside its transactions. It remembers which
 values are stored, and the newest version of each log, so that most puts look nothing up; a
 rollback and a removal forget all of it. Whole values wait for `flush`, which stores those of all
 puts of a transaction with one statement; whatever reads rows flushes first.

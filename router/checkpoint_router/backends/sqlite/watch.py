@@ -4,7 +4,8 @@ SQLite opens its files once. When somebody removes, renames or replaces them, it
 that nobody finds again, and no call of it fails. So the files at the paths are compared with those
 that were opened, after each commit and before it is answered.
 
-Owner of the state: the writer's worker, and whoever looks besides, under one lock.
+Owner of the state: the writer, on the loop or on its thread, and whoever looks besides, under one
+lock.
 Rules: files that were lost stay lost until the next start, whatever comes back, because nobody
 knows what was done to them meanwhile. A trouble with writing ends when writes have gone well for
 `QUIET_SECONDS`. Each state is logged once when it begins, and once when it ends.
