@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -149,7 +149,7 @@ class TimedSerialiser(SerializerProtocol):
 
 
 class Timed:
-    """Stands before an object and times those of its methods that are coroutines."""
+    """Stands before an object and times those of its methods that return a coroutine."""
 
     def __init__(self, inner: Any, layer: str, ledger: Ledger) -> None:
         self._inner = inner
@@ -158,17 +158,21 @@ class Timed:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        if not asyncio.iscoroutinefunction(found):
+        if not callable(found):
             return found
 
-        async def timed(*args: Any, **options: Any) -> Any:
+        def called(*args: Any, **options: Any) -> Any:
             began = time.perf_counter()
-            try:
-                return await found(*args, **options)
-            finally:
-                self._ledger.add(self._layer, time.perf_counter() - began)
+            made = found(*args, **options)
+            return self._timed(made, began) if asyncio.iscoroutine(made) else made
 
-        return timed
+        return called
+
+    async def _timed(self, work: Coroutine[Any, Any, Any], began: float) -> Any:
+        try:
+            return await work
+        finally:
+            self._ledger.add(self._layer, time.perf_counter() - began)
 
 
 class PerfectLink:
@@ -178,7 +182,9 @@ class PerfectLink:
         self._engine: Any = Timed(engine, ENGINE, ledger)
         self._ledger = ledger
 
-    async def acall(self, name: str, request: Message, *, timeout_seconds: float) -> Any:
+    async def acall(
+        self, name: str, request: Message, *, timeout_seconds: float, waited_seconds: float = 0.0
+    ) -> Any:
         """As `client.links.Links.acall`."""
         ledger, clock = self._ledger, time.perf_counter
         began = clock()

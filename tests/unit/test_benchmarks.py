@@ -5,6 +5,7 @@ Nothing here is about how long something takes.
 
 import asyncio
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ from benchmarks.engines import at_least, at_most
 from benchmarks.overload import CACHES_MB, SETTING_MIN, Load, faults
 from benchmarks.peers import Peer, now
 from benchmarks.rounds import Results
+from benchmarks.rows import one_checkpoint
+from benchmarks.stack import COMMIT, ENGINE, STATEMENTS, STORAGE, WIRE, stacked_saver
+from benchmarks.values import task_writes
 from benchmarks.verify import verify
 from benchmarks.wire import Wire
 
@@ -118,6 +122,16 @@ def test_a_row_that_waits_for_something_else_than_its_blocking_saver_is_an_error
     assert now(ready()) == 7
     with pytest.raises(RuntimeError, match="waited"):
         now(waits())
+
+
+async def test_a_profile_peels_every_floor_of_a_call(tmp_path: Path) -> None:
+    async with stacked_saver(tmp_path) as (saver, ledger):
+        config = await one_checkpoint(saver, "t")
+        ledger.clear()
+        await saver.aput_writes(config, task_writes(1), "a task")
+        assert await saver.aget_tuple(config) is not None
+        inside = ledger.seconds[STATEMENTS] + ledger.seconds[COMMIT]
+        assert ledger.seconds[WIRE] > ledger.seconds[ENGINE] > ledger.seconds[STORAGE] > inside
 
 
 def test_bytes_on_the_wire_are_those_of_both_directions() -> None:
