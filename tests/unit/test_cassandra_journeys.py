@@ -33,20 +33,24 @@ class Router:
         self.keyspace = storage.target.keyspace
         self.journeys = 0
         """Requests of which each was sent after the answer to the one before."""
+        self._reads = 0
+        """Of the newest checkpoint: an answer may come after the read that it was for."""
         self._read = self.session.read
         self.session.read = self._counted  # type: ignore[method-assign]  # to count
 
     def _counted(self, name: Name, *values: Any) -> "asyncio.Future[Any]":
         answer = asyncio.ensure_future(self._read(name, *values))
-        answer.add_done_callback(partial(self._answered, self.journeys + 1))
+        answer.add_done_callback(partial(self._answered, self._reads, self.journeys + 1))
         return answer
 
-    def _answered(self, journey: int, _: object) -> None:
-        self.journeys = max(self.journeys, journey)
+    def _answered(self, read: int, journey: int, _: object) -> None:
+        if read == self._reads:
+            self.journeys = max(self.journeys, journey)
 
     async def newest(self) -> ReadAnswer:
         """The newest checkpoint; `journeys` says what that took."""
         self.journeys = 0
+        self._reads += 1
         deadline = asyncio.get_running_loop().time() + 60
         return await self.engine.get_tuple(b.THREAD, "", None, None, deadline=deadline)
 
