@@ -16,6 +16,7 @@ all of the group are Unavailable.
 
 import asyncio
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
@@ -44,6 +45,10 @@ WAL_BYTES_MAX: Final = 16 * limits.MIB
 """About this much is written to the log before it is copied into the file. Larger: reads look
 through more of the log. Smaller: hot pages are copied more often."""
 
+
+WAL_STEP_BYTES: Final = 1 * limits.MIB
+"""The log is made longer by this at once, from its first step on: a commit that makes the file
+grow waits for the file system's own journal too. Larger: who waits meanwhile waits longer."""
 
 SMALL_JOBS: Final = 2
 SMALL_BYTES: Final = 64 * limits.KIB
@@ -105,6 +110,8 @@ class Writer:
         self._wal_bytes = 0
         """Of the file, after the last group: it may be empty beyond what it holds, but grows only
         when it is full."""
+        self._wal_is_short = False
+        """The last commit made it grow, and the next ones would too."""
         self._written = 0
         self._wal_is_copied = threading.Event()
         self._commit_seconds = 0.0
@@ -200,7 +207,7 @@ class Writer:
         self._due = False
         group = self._group()
         if not self._is_for_the_loop(group):
-            self._lend(lambda: self._done(group), self._answer)
+            self._lend(lambda: self._done(group), self._tell)
             return
         begun = time.perf_counter()
         try:
@@ -208,7 +215,7 @@ class Writer:
         except Exception:  # noqa: BLE001  (the thread finds out whose it is)
             self._commit_took(time.perf_counter() - begun)  # it may have waited for a lock
             self._roll_back()
-            self._lend(lambda: self._done(group), self._answer)
+            self._lend(lambda: self._done(group), self._tell)
             return
         if self._is_little(group):
             self._end(group, opened, self._commit())
@@ -260,10 +267,12 @@ class Writer:
         )
 
     def _end(self, group: list[Job], opened: _Opened, error: Exception | None) -> None:
-        self._answer(self._outcomes(group, opened, error))
+        outcomes = self._outcomes(group, opened, error)
         self._count(group)
+        self._tell(outcomes)
 
-    def _answer(self, outcomes: list[Outcome]) -> None:
+    def _tell(self, outcomes: list[Outcome]) -> None:
+        """Answers the calls, then does what can wait for that."""
         for job, value, error in outcomes:
             if job.answer.done():
                 continue
@@ -271,6 +280,9 @@ class Writer:
                 job.answer.set_result(value)
             else:
                 job.answer.set_exception(error)
+        if self._wal_is_short:
+            self._wal_is_short = False
+            self._lend(self._lengthen_wal, lambda _: None)
 
     # The thread ------------------------------------------------------------------------------
 
@@ -405,6 +417,15 @@ class Writer:
         if self._written > WAL_BYTES_MAX or self._wal_bytes > max(before, WAL_BYTES_MAX):
             self._written = 0
             self._wal_is_large()
+        self._wal_is_short = max(before, WAL_STEP_BYTES // 4) < self._wal_bytes < WAL_BYTES_MAX
+
+    def _lengthen_wal(self) -> None:
+        """Zeros behind its last frame, where none is read: no frame begins with them."""
+        with contextlib.suppress(OSError), self._wal.open("r+b", buffering=0) as wal:
+            wal.seek(0, os.SEEK_END)
+            wal.write(bytes(WAL_STEP_BYTES))
+            os.fsync(wal.fileno())
+            self._wal_bytes = wal.tell()
 
 
 def _error(error: Exception, job: Job) -> Exception:
