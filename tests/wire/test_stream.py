@@ -347,6 +347,20 @@ async def engine() -> Engine:
     return made
 
 
+async def test_a_call_that_is_cancelled_in_its_own_frame_gives_back_what_it_took(
+    engine: Engine, thread: ThreadKey, segment: bytes
+) -> None:
+    seen = await engine.get_tuple(thread, "", None, None, deadline=float("inf"))
+    waits = call_of("put", waiting_put(thread, seen, segment), 1)
+    frame = calls.ConnectRequest(calls=[waits], cancelled=[1]).SerializeToString()
+    client: Any = Flood([frame])
+    admission = Admission()
+    connection = Connection(Router(engine=engine, admission=admission), client, stall_seconds=9)
+    async with asyncio.timeout(SECONDS):
+        await connection.run()
+        await admission.idle()
+
+
 async def test_a_stream_is_not_read_on_while_its_calls_wait(
     engine: Engine, thread: ThreadKey, segment: bytes
 ) -> None:

@@ -6,6 +6,7 @@ all that the caller learns of it.
 
 import asyncio
 import secrets
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -43,7 +44,7 @@ class Router:
     admission: Admission
 
 
-async def answer(
+def answer(
     router: Router,
     handler: Handler,
     request: Any,
@@ -52,48 +53,69 @@ async def answer(
     *,
     size: int,
     timeout_seconds: float | None,
-) -> None:
+) -> Coroutine[Any, Any, None]:
     """Runs one call of `size` bytes and fills `response`. Raises RouterError and nothing else.
 
     None for the time-out: the router's own limit, which also bounds a longer one. A steady call
     has none, and must not be cancelled while the engine is `storing` what it brought.
     """
-    begun = asyncio.get_running_loop().time()
+    run = _traced if tracing.enabled() else _answer
+    return run(router, handler, request, response, caller, size, timeout_seconds)
+
+
+async def _traced(
+    router: Router,
+    handler: Handler,
+    request: Any,
+    response: Message,
+    caller: Caller,
+    size: int,
+    timeout_seconds: float | None,
+) -> None:
+    attributes = _ATTRIBUTES[caller.transport]
+    with tracing.server_span(handler.service, handler.method, caller.traceparent, attributes):
+        await _answer(router, handler, request, response, caller, size, timeout_seconds)
+
+
+async def _answer(
+    router: Router,
+    handler: Handler,
+    request: Any,
+    response: Message,
+    caller: Caller,
+    size: int,
+    timeout_seconds: float | None,
+) -> None:
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
     seconds = limits.DEADLINE_SECONDS_MAX
     if timeout_seconds is not None and timeout_seconds < seconds:
         seconds = timeout_seconds
-    deadline = begun + seconds
     outcome = "ok"
     try:
-        with tracing.server_span(
-            handler.service, handler.method, caller.traceparent, _ATTRIBUTES[caller.transport]
-        ):
-            try:
-                if handler.large and size > limits.FRAME_BYTES_MAX:
-                    raise _too_large(handler, size)
-                authorise(caller.peer, getattr(request, "tenant", ""))
-                if handler.steady:
-                    await handler.run(router.engine, request, response, deadline)
-                else:
-                    await _bounded(router, handler, request, response, deadline)
-            except RouterError:
-                raise
-            except TimeoutError:
-                raise DeadlineExceeded(
-                    f"{handler.method} was not done after {seconds:.3g} s. "
-                    f"{unanswered(handler.method)}"
-                ) from None
-            except Exception as e:  # noqa: BLE001  # the caller gets a number, the log the rest
-                raise incident(e, handler.method) from None
+        if handler.large and size > limits.FRAME_BYTES_MAX:
+            raise _too_large(handler, size)
+        authorise(caller.peer, getattr(request, "tenant", ""))
+        if handler.steady:
+            await handler.run(router.engine, request, response, begun + seconds)
+        else:
+            await _bounded(router, handler, request, response, begun + seconds)
     except RouterError as e:
         outcome = e.reason
         raise
+    except TimeoutError:
+        outcome = DeadlineExceeded.reason
+        raise DeadlineExceeded(
+            f"{handler.method} was not done after {seconds:.3g} s. {unanswered(handler.method)}"
+        ) from None
     except asyncio.CancelledError:
         outcome = "CANCELLED"
         raise
+    except Exception as e:  # noqa: BLE001  # the caller gets a number, the log the rest
+        outcome = RouterError.reason
+        raise incident(e, handler.method) from None
     finally:
-        took = asyncio.get_running_loop().time() - begun
-        metrics.called(handler.name, caller.transport, outcome, took)
+        metrics.called(handler.name, caller.transport, outcome, loop.time() - begun)
 
 
 async def _bounded(

@@ -69,7 +69,8 @@ class Connection:
         self._stall_timer: asyncio.TimerHandle | None = None
         self.stalled = asyncio.Event()
         """Set when the client has left an answer unread for too long."""
-        self._writer_wakes = asyncio.Event()
+        self._writer_rests: asyncio.Future[None] | None = None
+        """Done when the writer has to look again."""
         self._reader_wakes = asyncio.Event()
 
     @property
@@ -105,7 +106,9 @@ class Connection:
     async def _read(self) -> None:
         try:
             while not self._leaving:
-                await self._room()
+                if self._full():
+                    await self._answers_read()
+                    continue
                 raw: Any = await self._context.read()
                 if raw is grpc.aio.EOF or self._leaving:
                     return
@@ -118,12 +121,11 @@ class Connection:
             self._reading = False
             self._wake()
 
-    async def _room(self) -> None:
-        while not self._leaving and (
+    def _full(self) -> bool:
+        return (
             len(self._under_way) >= limits.CALLS_PER_STREAM_MAX
             or self._ready_bytes >= limits.STREAM_ANSWER_BYTES_MAX
-        ):
-            await self._answers_read()
+        )
 
     async def _answers_read(self) -> None:
         self._reader_wakes.clear()
@@ -131,36 +133,42 @@ class Connection:
 
     def _take(self, raw: bytes) -> None:
         parts, cancelled = parts_of(raw)
+        begun = set()
         for part in parts:
-            self._begin(part)
+            call_id = call_id_of(part)
+            if call_id in self._under_way or call_id in begun:
+                raise InvalidArgument(
+                    f"call {call_id} is under way already. Give each call of a stream its own id.",
+                    field="call_id",
+                )
+            begun.add(call_id)
+            self._begin(call_id, part)
         for call_id in cancelled:
             task = self._under_way.get(call_id)
             if task is not None:
                 self._cancel(task)
 
-    def _begin(self, part: bytes) -> None:
-        call_id, size = call_id_of(part), len(part)
-        if call_id in self._under_way:
-            raise InvalidArgument(
-                f"call {call_id} is under way already. Give each call of a stream its own id.",
-                field="call_id",
-            )
+    def _begin(self, call_id: int, part: bytes) -> None:
         try:
-            self._router.admission.take_bytes(size)
+            self._router.admission.take_bytes(len(part))
         except RouterError as e:
             self._refuse(call_id, e)
+            self._wake()
             return
         task = _begun(self._serve(call_id, part))
-        self._under_way[call_id] = task
-        task.add_done_callback(lambda _: self._done(call_id, size))
+        if not task.done():
+            self._under_way[call_id] = task
 
     def _done(self, call_id: int, size: int) -> None:
-        # A callback rather than the task's own end: a task may be cancelled before it begins.
         self._router.admission.give_bytes(size)
-        del self._under_way[call_id]
+        self._under_way.pop(call_id, None)  # absent: it never had to wait
         self._wake()
 
     def _cancel(self, task: asyncio.Task[None]) -> None:
+        # Not now: a task that is cancelled before it has begun never comes to its end.
+        asyncio.get_running_loop().call_soon(self._cancel_begun, task)
+
+    def _cancel_begun(self, task: asyncio.Task[None]) -> None:
         # What the storage takes in, the engine must learn: such a call goes to its end.
         if task not in self._router.engine.storing:
             task.cancel()
@@ -172,11 +180,12 @@ class Connection:
         try:
             # Parsed in the step that checks it: bytes that unfold into much do not gather.
             call, handler, request = _request_of(call_id, part)
-            self._pin(request.tenant)
-            caller = self._caller
-            if call.traceparent:
-                caller = replace(caller, traceparent=call.traceparent)
-            seconds = call.timeout_ms / 1000 if call.timeout_ms else None
+            if self._tenant is None:
+                self._pin(request.tenant)
+            caller, traceparent, timeout_ms = self._caller, call.traceparent, call.timeout_ms
+            if traceparent:
+                caller = replace(caller, traceparent=traceparent)
+            seconds = timeout_ms / 1000 if timeout_ms else None
             response: Message = getattr(result, handler.name)
             response.SetInParent()
             work = answer(
@@ -194,6 +203,8 @@ class Connection:
             self._refuse(call_id, incident(e, "a call"))
         else:
             self._offer(packed)
+        finally:
+            self._done(call_id, len(part))
 
     async def _large_answer(
         self, work: Coroutine[Any, Any, None], result: calls.CallResult, what: str
@@ -212,7 +223,7 @@ class Connection:
 
     def _pin(self, tenant: str) -> None:
         # A stream counts for the tenant of its first call.
-        if self._tenant is None and tenant:
+        if tenant:
             authorise(self._caller.peer, tenant)
             self._router.admission.take_tenant(tenant)
             self._tenant = tenant
@@ -228,7 +239,6 @@ class Connection:
         self._ready.append(packed)
         self._ready_bytes += len(packed)
         self._router.admission.take_answer(len(packed))
-        self._writer_wakes.set()
 
     # Writing ------------------------------------------------------------------------------------
 
@@ -240,18 +250,13 @@ class Connection:
                 await self._send(GOING_AWAY)
             elif self._ready:
                 await self._send(self._frame())
-            elif self._under_way:
-                await self._writer()
-            elif not self._reading or self._leaving:
+            elif self._under_way or (self._reading and not self._leaving):
+                self._writer_rests = asyncio.get_running_loop().create_future()
+                await self._writer_rests
+            else:
                 if reader.done() and not reader.cancelled():
                     reader.result()  # raises what ended the reading
                 return
-            else:
-                await self._writer()
-
-    async def _writer(self) -> None:
-        self._writer_wakes.clear()
-        await self._writer_wakes.wait()
 
     def _frame(self) -> bytes:
         parts = [self._ready.popleft()]
@@ -314,7 +319,9 @@ class Connection:
         self._ready_bytes = 0
 
     def _wake(self) -> None:
-        self._writer_wakes.set()
+        rests = self._writer_rests
+        if rests is not None and not rests.done():
+            rests.set_result(None)
         self._reader_wakes.set()
 
 
