@@ -52,30 +52,32 @@ def accept(
     history: History, event: Event, digest: bytes, token: ReadToken | None, *, now_ms: int
 ) -> Verdict:
     """What to do with `event`. `token` is its header's verified token, if it has a header."""
-    known = history.entry(event.id)
-    if event.gen == history.gen and known is not None:
+    id, after = event.id, event.after
+    segment = history.segments.get(id.segment)
+    current = event.gen == history.gen
+    if current and segment is not None and id.index in segment.events:
+        known = history.entries[segment.events[id.index]]
         return Known() if known.digest == digest else Refused(_other_bytes(event))
-    refusal = _generation(history, event) or _foreign(history, event, token)
+    refusal = None if current else _generation(history, event)
+    if refusal is None and token is not None:
+        refusal = _foreign(history, event, token)
     if refusal is not None:
         return Refused(refusal)
-    segment = history.segments.get(event.id.segment)
     if segment is not None and event.header is not None and event.header != segment.header:
         return Refused(_other_bytes(event))
     base = token if token is not None else segment.token if segment is not None else None
     if base is None:
         return Wait((), header_unknown=True)
-    needs: tuple[tuple[SegmentId, Ranges], ...] = ()
-    if event.after:
-        needs = ((event.id.segment, event.after),)
+    needs: tuple[tuple[SegmentId, Ranges], ...] = ((id.segment, after),) if after else ()
     if token is not None and segment is None:
         needs = (*token.seen, *needs)
-    missing = tuple(e for s, r in needs for e in history.missing(s, r))
-    if missing:
-        return Wait(missing)
+    for named, ranges in needs:
+        if history.missing(named, ranges):
+            return Wait(tuple(e for s, r in needs for e in history.missing(s, r)))
     floor = base.hlc
     if segment is not None and event.hlc <= segment.hlc:
         # Calls in flight together may arrive in any order: only those that were waited for count.
-        stamps = (history.entries[segment.events[i]].hlc for i in indices(event.after))
+        stamps = (history.entries[segment.events[i]].hlc for i in indices(after))
         floor = max(floor, *stamps, 0)
     if event.hlc <= floor:
         return Refused(
@@ -84,8 +86,9 @@ def accept(
                 f"Stamp each call with 1 + the greatest stamp heard or used for the thread."
             )
         )
-    ahead = hlc_at(now_ms + limits.HLC_DRIFT_MS_MAX)
-    if event.hlc > max(ahead, history.hlc + (limits.HLC_DRIFT_MS_MAX << 16)):
+    # Above every event that is known here, or above the clock, whichever is more.
+    drift = hlc_at(limits.HLC_DRIFT_MS_MAX)
+    if event.hlc > history.hlc + drift and event.hlc > hlc_at(now_ms) + drift:
         return Wait(())
     return Accepted(needs)
 
@@ -98,9 +101,7 @@ def missing_for_read(
     return found if own is None else (*found, *history.missing(own, acked))
 
 
-def _generation(history: History, event: Event) -> RouterError | None:
-    if event.gen == history.gen:
-        return None
+def _generation(history: History, event: Event) -> RouterError:
     if event.gen < history.gen:
         return ThreadDeleted.of(history.thread.thread, event.gen, history.gen)
     return TokenInvalid(
@@ -109,9 +110,7 @@ def _generation(history: History, event: Event) -> RouterError | None:
     )
 
 
-def _foreign(history: History, event: Event, token: ReadToken | None) -> RouterError | None:
-    if token is None:
-        return None
+def _foreign(history: History, event: Event, token: ReadToken) -> RouterError | None:
     if token.thread != thread_hash(history.thread):
         return TokenInvalid(
             f"the causal token is for another thread than {history.thread.thread!r}. Nothing was "

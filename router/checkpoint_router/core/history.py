@@ -14,7 +14,7 @@ an old checkpoint by its id and has put none since, so it has gone nowhere yet.
 
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -124,6 +124,8 @@ class History:
     def missing(self, segment: SegmentId, ranges: Ranges) -> tuple[EventId, ...]:
         """Which of these events are not known here: the first few, for a caller may name 2^32."""
         known = self.segments.get(segment)
+        if known is not None and ranges and ranges[-1][1] <= known.gapless:
+            return ()
         have, gapless = ({}, 0) if known is None else (known.events, known.gapless)
         absent = (
             EventId(segment, i)
@@ -161,33 +163,39 @@ class History:
 
     def apply(self, entry: Entry) -> None:
         """Takes in an event that `accept` let pass. A second copy changes nothing."""
-        segment = self.segments.get(entry.id.segment)
-        if segment is not None and entry.id.index in segment.events:
-            return
+        id = entry.id
+        segment = self.segments.get(id.segment)
         if segment is None:
             if entry.header is None:
-                raise KeyError(f"event {entry.id} came before the header of its segment")
-            segment = self._open(entry.id.segment, entry.header)
+                raise KeyError(f"event {id} came before the header of its segment")
+            segment = self._open(id.segment, entry.header)
+        elif id.index in segment.events:
+            return
         position = len(self.entries)
         bit = 1 << position
         self.entries.append(entry)
         self.all |= bit
         segment.mask |= bit
-        segment.events[entry.id.index] = position
-        segment.last_index = max(segment.last_index, entry.id.index)
-        segment.hlc = max(segment.hlc, entry.hlc)
+        segment.events[id.index] = position
+        segment.last_index = max(segment.last_index, id.index)
+        hlc = entry.hlc
+        if hlc > segment.hlc:
+            segment.hlc = hlc
+        if hlc > self.hlc:
+            self.hlc = hlc
+        if entry.term > self.term:
+            self.term = entry.term
         while segment.gapless + 1 in segment.events:
             segment.gapless += 1
         # An event that is new here is in no past, whoever saw the rest of its segment.
         self._frontier.add(segment.id)
-        self.hlc = max(self.hlc, entry.hlc)
-        self.term = max(self.term, entry.term)
         if entry.erased:
             self.erased |= bit
         self._index(entry, segment, position)
-        for giver in self._given_by.get(entry.id, ()):
+        givers = self._given_by.get(id, ())
+        for giver in givers:
             self.segments[giver].closed |= bit
-        self._update_tips(segment, entry.id)
+        self._update_tips(segment, givers)
         self._note_concurrency(segment)
 
     def fold(self, entries: Iterable[Entry]) -> list[Entry]:
@@ -298,38 +306,40 @@ class History:
         return before | late
 
     def _index(self, entry: Entry, segment: Segment, position: int) -> None:
-        name = (entry.ns, entry.checkpoint_id)
+        ns, checkpoint_id, parent_id = entry.ns, entry.checkpoint_id, entry.parent_id
+        name = (ns, checkpoint_id)
         bit = 1 << position
-        self.in_ns[entry.ns] = self.in_ns.get(entry.ns, 0) | bit
+        self.in_ns[ns] = self.in_ns.get(ns, 0) | bit
         if entry.kind is Kind.WRITES:
             self.writes[name] = self.writes.get(name, 0) | bit
             return
-        if name not in self.checkpoints:
-            insort(self.names, (entry.checkpoint_id, entry.ns))
-        self.checkpoints[name] = self.checkpoints.get(name, 0) | bit
-        self.by_ns[entry.ns] = self.by_ns.get(entry.ns, 0) | bit
-        if entry.parent_id and entry.parent_id != entry.checkpoint_id:
-            parent = (entry.ns, entry.parent_id)
+        known = self.checkpoints.get(name, 0)
+        if not known:
+            insort(self.names, (checkpoint_id, ns))
+        self.checkpoints[name] = known | bit
+        self.by_ns[ns] = self.by_ns.get(ns, 0) | bit
+        if parent_id and parent_id != checkpoint_id:
+            parent = (ns, parent_id)
             self.children[parent] = self.children.get(parent, 0) | bit
-        insort(segment.checkpoints.setdefault(entry.ns, []), (entry.id.index, position))
+        insort(segment.checkpoints.setdefault(ns, []), (entry.id.index, position))
 
-    def _update_tips(self, segment: Segment, event: EventId) -> None:
-        """After `event`: only the tails of its segment can have grown."""
-        if segment.note:
-            return
+    def _update_tips(self, segment: Segment, givers: Sequence[SegmentId]) -> None:
+        """After an event that `givers` gave up: only the tails of its segment can have grown."""
         base = segment.token.base
+        by_id = base is not None and base.by_id
+        if by_id and segment.note:
+            return
         # What was a note until now has superseded nobody yet.
-        if len(segment.events) == 1 or (base is not None and base.by_id):
+        if by_id or len(segment.events) == 1:
             self.tips = {s for s in self.tips if not self.supersedes(segment.id, s)}
-        # Who has a newer event in its closed set can only have given it up.
-        givers = (s for s in self._given_by.get(event, ()) if not self.segments[s].note)
-        if any(self.supersedes(s, segment.id) for s in givers):
-            self.tips.discard(segment.id)
-        else:
-            self.tips.add(segment.id)
+        self.tips.add(segment.id)
+        for giver in givers:
+            # Who has a newer event in its closed set can only have given it up.
+            if not self.segments[giver].note and self.supersedes(giver, segment.id):
+                self.tips.discard(segment.id)
 
     def _note_concurrency(self, segment: Segment) -> None:
-        unseen = self.all & ~segment.closed & ~segment.mask
+        unseen = self.all & ~(segment.closed | segment.mask)
         while unseen:
             first = (unseen & -unseen).bit_length() - 1
             other = self.segments[self.entries[first].id.segment]

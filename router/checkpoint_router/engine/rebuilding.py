@@ -17,7 +17,7 @@ from checkpoint_router.storage.port import Storage
 
 def size(blobs: Sequence[NewBlob | Growth]) -> int:
     """Bytes that `whole` will need, which did not come with them."""
-    return sum(2 * b.keep + len(b.tail) for b in blobs if isinstance(b, Growth))
+    return sum([2 * b.keep + len(b.tail) for b in blobs if type(b) is Growth])
 
 
 async def whole(

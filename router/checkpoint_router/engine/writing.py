@@ -6,10 +6,8 @@ that is `storing`: what the storage took in, the history must take in.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import cast
-
-from msgspec import structs
+from collections.abc import Coroutine, Sequence
+from typing import Any, cast
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.accept import Accepted, Known, Refused, Wait, accept
@@ -17,7 +15,7 @@ from checkpoint_router.core.answers import Growth, NewBlob, PutAnswer, ThreadClo
 from checkpoint_router.core.digests import blob_hash, event_digest
 from checkpoint_router.core.errors import InvalidArgument, ThreadDeleted
 from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.core.records import Event, entry_of
+from checkpoint_router.core.records import Entry, Event, entry_of
 from checkpoint_router.core.token import ReadToken, unseal
 from checkpoint_router.engine import rebuilding
 from checkpoint_router.engine.shard import Shard
@@ -33,7 +31,7 @@ class Writing:
         self._rebuilt_bytes = 0
         """Of what puts that are at work have rebuilt: requests that are small on the wire."""
 
-    async def put(
+    def put(
         self,
         thread: ThreadKey,
         event: Event,
@@ -41,8 +39,9 @@ class Writing:
         digest: bytes | None,
         blobs: Sequence[NewBlob | Growth],
         patience: float,
-    ) -> PutAnswer:
-        """See `Engine.put`; `packed` are the canonical bytes of `event`."""
+    ) -> Coroutine[Any, Any, PutAnswer]:
+        """See `Engine.put`; `packed` are the canonical bytes of `event`. What need not be waited
+        for is raised at once."""
         actual = event_digest(packed)
         if digest and digest != actual:
             raise InvalidArgument(
@@ -52,61 +51,59 @@ class Writing:
             )
         _check_hashes(blobs)
         token = None if event.header is None else unseal(event.header.token, self._shard.key)
-        entry = entry_of(event, actual)
-        size = rebuilding.size(blobs)
-        if self._rebuilt_bytes + size > limits.REBUILT_BYTES_MAX:
-            blobs, size = [b for b in blobs if isinstance(b, NewBlob)], 0
-        state = self._shard.threads.begin(thread)
-        self._rebuilt_bytes += size
-        try:
-            if size:
-                await self._shard.threads.settle(thread, state)
-                blobs = await rebuilding.whole(self._shard.storage, state, event.gen, blobs)
-            append = Append(
-                thread=thread,
-                gen=event.gen,
-                entry=entry,
-                packed=packed,
-                needs=(),
-                names=event.blobs(),
-                blobs=tuple(cast("Sequence[NewBlob]", blobs)),
-            )
-            return await self._put(state, event, token, append, patience)
-        finally:
-            self._shard.threads.end(thread, state)
-            self._rebuilt_bytes -= size
+        return self._put(thread, event, packed, token, entry_of(event, actual), blobs, patience)
 
     async def _put(
         self,
-        state: ThreadState,
+        thread: ThreadKey,
         event: Event,
+        packed: bytes,
         token: ReadToken | None,
-        append: Append,
+        entry: Entry,
+        blobs: Sequence[NewBlob | Growth],
         patience: float,
     ) -> PutAnswer:
-        shard, digest = self._shard, append.entry.digest
-        looked = not shard.storage.shared
-        while True:
-            if state.doubtful:
-                await shard.threads.settle(append.thread, state)
-            verdict = accept(state.history, event, digest, token, now_ms=shard.now_ms())
-            if type(verdict) is Accepted:
-                if verdict.needs:
-                    append = structs.replace(append, needs=verdict.needs)
-                answer = await self._append(state, event, append)
-                if answer is not None:
-                    return answer
-            elif type(verdict) is Wait:
-                await shard.wait(state, verdict.missing, patience)
-            elif type(verdict) is Known:
-                return PutAnswer(missing=(), clock=shard.clock(state.history))
-            elif looked:
-                assert type(verdict) is Refused
-                raise verdict.error
-            else:
-                # Another router may have deleted the thread since.
-                looked = True
-                await shard.threads.refresh(append.thread, state)
+        shard, size = self._shard, rebuilding.size(blobs)
+        if self._rebuilt_bytes + size > limits.REBUILT_BYTES_MAX:
+            blobs, size = [b for b in blobs if isinstance(b, NewBlob)], 0
+        state = shard.threads.begin(thread)
+        self._rebuilt_bytes += size
+        try:
+            if size:
+                await shard.threads.settle(thread, state)
+                blobs = await rebuilding.whole(shard.storage, state, event.gen, blobs)
+            looked = not shard.storage.shared
+            while True:
+                if state.doubtful:
+                    await shard.threads.settle(thread, state)
+                verdict = accept(state.history, event, entry.digest, token, now_ms=shard.now_ms())
+                if type(verdict) is Accepted:
+                    append = Append(
+                        thread=thread,
+                        gen=event.gen,
+                        entry=entry,
+                        packed=packed,
+                        needs=verdict.needs,
+                        names=event.blobs(),
+                        blobs=cast("tuple[NewBlob, ...]", blobs),
+                    )
+                    answer = await self._append(state, event, append)
+                    if answer is not None:
+                        return answer
+                elif type(verdict) is Wait:
+                    await shard.wait(state, verdict.missing, patience)
+                elif type(verdict) is Known:
+                    return PutAnswer(missing=(), clock=shard.clock(state.history))
+                elif looked:
+                    assert type(verdict) is Refused
+                    raise verdict.error
+                else:
+                    # Another router may have deleted the thread since.
+                    looked = True
+                    await shard.threads.refresh(thread, state)
+        finally:
+            shard.threads.end(thread, state)
+            self._rebuilt_bytes -= size
 
     async def _append(self, state: ThreadState, event: Event, append: Append) -> PutAnswer | None:
         """Commits, then lets the history know. None: decide again, the storage knew better."""
