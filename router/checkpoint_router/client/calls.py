@@ -282,9 +282,10 @@ class CallTable(Generic[W]):
     def _takes(self, stream: int, state: _Stream) -> bool:
         if stream != self.current or not self._waiting:
             return False
-        again = self._calls[next(iter(self._waiting))].again
-        most = limits.CALLS_PER_STREAM_MAX if again else self._window
-        return len(state.under_way) < min(most, limits.CALLS_PER_STREAM_MAX)
+        under_way = len(state.under_way)
+        if under_way >= limits.CALLS_PER_STREAM_MAX:
+            return False
+        return under_way < self._window or self._calls[next(iter(self._waiting))].again
 
     def _forget(self, call_id: int, call: _Call[W]) -> None:
         del self._calls[call_id]
