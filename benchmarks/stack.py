@@ -183,10 +183,18 @@ class PerfectLink:
         self._ledger = ledger
 
     async def acall(
-        self, name: str, request: Message, *, timeout_seconds: float, waited_seconds: float = 0.0
+        self,
+        name: str,
+        request: Message,
+        *,
+        timeout_seconds: float,
+        waited_seconds: float = 0.0,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Any:
         """As `client.links.Links.acall`."""
         ledger, clock = self._ledger, time.perf_counter
+        if meanwhile is not None:
+            meanwhile()
         began = clock()
         sent = Prepared.of(name, request).encoded(1, timeout_seconds)
         ledger.add(CLIENT_MESSAGES, clock() - began)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,19 @@ class Line:
         self.bytes = 0
 
     async def acall(
-        self, name: str, request: Message, *, timeout_seconds: float, waited_seconds: float
+        self,
+        name: str,
+        request: Message,
+        *,
+        timeout_seconds: float,
+        waited_seconds: float,
+        meanwhile: Callable[[], None] | None,
     ) -> Message:
         handler = CALLS[name]
         self.calls[name] += 1
         sent = request.SerializeToString()
+        if meanwhile is not None:
+            meanwhile()
         response = handler.response()
         deadline = asyncio.get_running_loop().time() + SECONDS_MAX
         engine = self._routers.engine

@@ -13,6 +13,7 @@ from checkpoint_router.v1 import checkpoint_service_pb2 as v1
 from tests.probe.scripted_router import SECONDS_MAX
 
 Answer = concurrent.futures.Future[str]
+Meanwhile = Callable[[], None] | None
 
 
 def request(key: str, verb: str = "echo", argument: str = "") -> v1.GetTupleRequest:
@@ -27,7 +28,12 @@ class Half:
         self.links = Links(Target.parse(target))
 
     def start(
-        self, key: str, verb: str = "echo", argument: str = "", seconds: float = SECONDS_MAX
+        self,
+        key: str,
+        verb: str = "echo",
+        argument: str = "",
+        seconds: float = SECONDS_MAX,
+        meanwhile: Meanwhile = None,
     ) -> Answer:
         """Begins a call; the future has the key that came back."""
         raise NotImplementedError
@@ -44,11 +50,19 @@ class SyncHalf(Half):
     """Each call in a worker of its own."""
 
     def start(
-        self, key: str, verb: str = "echo", argument: str = "", seconds: float = SECONDS_MAX
+        self,
+        key: str,
+        verb: str = "echo",
+        argument: str = "",
+        seconds: float = SECONDS_MAX,
+        meanwhile: Meanwhile = None,
     ) -> Answer:
         return beside(
             lambda: self.links.call(
-                "get_tuple", request(key, verb, argument), timeout_seconds=seconds
+                "get_tuple",
+                request(key, verb, argument),
+                timeout_seconds=seconds,
+                meanwhile=meanwhile,
             ).token.decode()
         )
 
@@ -64,11 +78,18 @@ class AsyncHalf(Half):
         self._loop = loop
 
     def start(
-        self, key: str, verb: str = "echo", argument: str = "", seconds: float = SECONDS_MAX
+        self,
+        key: str,
+        verb: str = "echo",
+        argument: str = "",
+        seconds: float = SECONDS_MAX,
+        meanwhile: Meanwhile = None,
     ) -> Answer:
         async def one() -> str:
             message = request(key, verb, argument)
-            answer = await self.links.acall("get_tuple", message, timeout_seconds=seconds)
+            answer = await self.links.acall(
+                "get_tuple", message, timeout_seconds=seconds, meanwhile=meanwhile
+            )
             return str(answer.token.decode())
 
         return asyncio.run_coroutine_threadsafe(one(), self._loop)

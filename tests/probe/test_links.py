@@ -131,6 +131,21 @@ def test_a_router_that_says_not_now_is_asked_again(
     assert len({each["id"] for each in calls}) == 4
 
 
+def test_what_is_done_meanwhile_is_done_once_and_when_the_call_was_sent(
+    half: Half, router: ScriptedRouter
+) -> None:
+    half.call("the stream is open")
+    seen: list[int] = []
+
+    def meanwhile() -> None:
+        router.wait_for_call("k")
+        seen.append(len(router.seen("call", key="k")))
+
+    assert half.call("k", "refuse", "UNAVAILABLE:1", meanwhile=meanwhile) == "k"
+    assert seen == [1]
+    assert len(router.seen("call", key="k")) == 2
+
+
 def test_calls_that_were_refused_together_do_not_come_back_together() -> None:
     refusal = Overloaded("full", retry_after_ms="1000")
     pauses = {round(client_links._pause(refusal, 0), 2) for _ in range(100)}

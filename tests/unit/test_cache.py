@@ -69,7 +69,8 @@ def test_a_cache_of_no_bytes_keeps_nothing() -> None:
     cache = Cache(0)
     (hash,) = filled(cache, 1)
     assert cache.get("t", hash) is None
-    blob = cache.new_blob("t", value(2000), hash)
+    blob, named = cache.new_blob("t", value(2000), hash)
+    cache.learn("t", named)
     assert cache.held_bytes == blob.kept == 0
     assert blob.continues == hash
 
@@ -77,10 +78,10 @@ def test_a_cache_of_no_bytes_keeps_nothing() -> None:
 def test_a_value_names_its_older_self_only_where_it_may_continue_that() -> None:
     cache = Cache(100 * KIB)
     (hash,) = filled(cache, 2000)
-    assert cache.new_blob("t", value(2100, b"w"), hash).continues is None
-    assert cache.new_blob("t", value(2100, b"\0"), hash).continues == hash
+    assert cache.new_blob("t", value(2100, b"w"), hash)[0].continues is None
+    assert cache.new_blob("t", value(2100, b"\0"), hash)[0].continues == hash
     cache.clear()
-    assert cache.new_blob("t", value(2100, b"w"), hash).continues == hash
+    assert cache.new_blob("t", value(2100, b"w"), hash)[0].continues == hash
 
 
 @pytest.mark.parametrize("size", [-1, True, 1.5, "1"])

@@ -109,12 +109,16 @@ class Cache:
                 self._drop(thread, named.hash)
             self._insert(thread, named.hash, entry)
 
-    def new_blob(self, thread: str, value: Typed, continues: bytes | None) -> NewBlob:
+    def new_blob(self, thread: str, value: Typed, continues: bytes | None) -> tuple[NewBlob, Named]:
         """Names a value that is about to be stored, as a continuation of an older one that is
-        here, if it is one."""
-        blob, named = growing.new_blob(value, self.get(thread, continues), continues)
-        self.learn(thread, named, continues if blob.kept else None)
-        return blob
+        here, if it is one. It is kept once it is learned, for which there is time when it is on
+        its way."""
+        older = self._entries.get((thread, continues or b""))
+        if older is None:
+            return growing.new_blob(value, None, continues)
+        if not growing.begin_alike(older.value, value):  # nothing rests on it, so it is not checked
+            return growing.new_blob(value, None, None)
+        return growing.new_blob(value, self.get(thread, continues), continues)
 
     def forget(self, thread: str) -> None:
         """Drops all of a thread: it was deleted or pruned."""

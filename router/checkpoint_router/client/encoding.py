@@ -10,8 +10,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from typing import Any, Final
 
+import msgspec
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
@@ -36,6 +38,7 @@ from checkpoint_router.core.answers import CheckpointTuple as Found
 from checkpoint_router.core.answers import DeltaHistory, MetadataFilter, NewBlob, PendingWrite
 from checkpoint_router.core.digests import blob_hash
 from checkpoint_router.core.errors import InvalidArgument, LimitExceeded, SerialisationError
+from checkpoint_router.core.growing import Named
 from checkpoint_router.core.ids import checked_id
 from checkpoint_router.core.records import (
     BY_VERSION,
@@ -47,16 +50,20 @@ from checkpoint_router.core.records import (
     MetadataEntry,
     TaskWrites,
     Typed,
+    Version,
     WriteRow,
     WriteSet,
 )
 
-_APART: Final = frozenset(("channel_values", "channel_versions"))
+_APART: Final = ("channel_values", "channel_versions")
 _MANIFEST_INLINE_BYTES: Final = 128
 """Values up to this size ride in the manifest, and again in that of every later checkpoint."""
 
 _WRITES_INLINE_BYTES: Final = 2048
 """Values up to this size ride in the write set, which nobody repeats."""
+
+_METADATA_TEXT_MAX: Final = 256
+"""Characters of a text of metadata that is remembered with its JSON."""
 
 _PATH_PARTS_MAX: Final = 32
 """Parts of a path in an error."""
@@ -69,15 +76,19 @@ _ENCODED: Final = json.JSONEncoder(separators=(",", ":")).encode
 _PLAIN: Final = (str, int, float, bool, type(None))
 
 
-Name = Callable[[Typed, bytes | None], NewBlob]
+Name = Callable[[Typed, bytes | None], tuple[NewBlob, Named]]
 """Names a value, which is believed to continue the one of that name."""
 
 
-class Encoded(NamedTuple):
+class Encoded(msgspec.Struct, frozen=True, gc=False):
     """A record, and the values that it names and that the router may not have."""
 
     content: Checkpoint | WriteSet
-    blobs: tuple[NewBlob, ...]
+    blobs: Sequence[NewBlob]
+    named: Sequence[Named] = ()
+    """The same, of a checkpoint: what the cache learns of them."""
+    fresh: Sequence[ChannelEntry] = ()
+    """Lines of the manifest that no run remembers yet."""
 
 
 def encode_checkpoint(
@@ -87,8 +98,8 @@ def encode_checkpoint(
     metadata: CheckpointMetadata,
     new_versions: Mapping[str, Any],
     names: Names,
-    known: Run | None,
     name: Name,
+    known: Run | None,
 ) -> Encoded:
     """The record of a checkpoint, with what `known` remembers of its channels, and its values as
     `name` names them. Raises SerialisationError, InvalidArgument, LimitExceeded."""
@@ -96,35 +107,47 @@ def encode_checkpoint(
     versions = _part(checkpoint, "channel_versions")
     checked_mapping("new_versions", new_versions)
     manifest: list[ChannelEntry] = []
+    fresh: list[ChannelEntry] = []
     blobs: list[NewBlob] = []
+    named: list[Named] = []
 
-    def serialised(channel: str, last: ChannelEntry | None) -> Content:
-        before = None if last is None else last.content
-        content, blob = _content(
-            serde, values[channel], _MANIFEST_INLINE_BYTES, name,
-            before.hash if type(before) is Blob else None, "channel {!r}", channel,
-        )  # fmt: skip
-        if blob is not None:
-            blobs.append(blob)
-        return content
-
-    for channel, version in versions.items():
-        _checked_version(channel, version)
-        last = None if known is None else known.last(names.ns, channel)
+    def serialised(channel: str, version: Version, last: ChannelEntry | None) -> None:
         content: Content
-        if last is not None and channel not in new_versions and last.version == version:
-            content = last.content
+        content = typed = _typed(serde, values[channel], "channel {!r}", channel)
+        if len(typed.data) > _MANIFEST_INLINE_BYTES:
+            before = None if last is None else last.content
+            continues = before.hash if type(before) is Blob else None
+            blob, one = name(_fitting(typed, "channel {!r}", channel), continues)
+            blobs.append(blob)
+            named.append(one)
+            content = Blob(blob.hash)
+        fresh.append(ChannelEntry(checked_id("channel", channel, empty=True), version, content))
+        manifest.append(fresh[-1])
+
+    remembered = {} if known is None else known.values
+    for channel, version in versions.items():
+        last = remembered.get((names.ns, channel))
+        old = None if channel in new_versions else last
+        if old is not None and type(version) is type(channel) is str and old.version == version:
+            manifest.append(old)  # its texts were checked
+            continue
+        _checked_version(channel, version)
+        content: Content
+        if old is not None and old.version == version:
+            content = old.content
         elif channel in values:
-            content = serialised(channel, last)
+            serialised(channel, version, last)
+            continue
         else:
             content = EMPTY if channel in new_versions else BY_VERSION
         manifest.append(ChannelEntry(checked_id("channel", channel, empty=True), version, content))
     for channel in values:
         if channel not in versions:  # no peer's graph makes these, but a user's put may
             checked_id("channel", channel, empty=True)
-            last = None if known is None else known.last(names.ns, channel)
-            manifest.append(ChannelEntry(channel, None, serialised(channel, last)))
-    body = {k: v for k, v in checkpoint.items() if k not in _APART}
+            serialised(channel, None, remembered.get((names.ns, channel)))
+    body: dict[str, Any] = {**checkpoint}
+    for key in _APART:
+        del body[key]
     return Encoded(
         Checkpoint(
             parent_id=names.checkpoint_id,
@@ -132,7 +155,9 @@ def encode_checkpoint(
             manifest=tuple(manifest),
             metadata=encode_metadata(serde, _whole_metadata(config, metadata)),
         ),
-        tuple(blobs),
+        blobs,
+        named,
+        fresh,
     )
 
 
@@ -147,18 +172,12 @@ def encode_writes(
     rows: list[WriteRow] = []
     blobs: list[NewBlob] = []
     for at, (channel, value) in enumerate(writes):
-        content, blob = _content(
-            serde,
-            value,
-            _WRITES_INLINE_BYTES,
-            _named,
-            None,
-            "write {} to channel {!r}",
-            at,
-            channel,
-        )
-        if blob is not None:
-            blobs.append(blob)
+        where = "write {} to channel {!r}"
+        content: Content
+        content = typed = _typed(serde, value, where, at, channel)
+        if len(typed.data) > _WRITES_INLINE_BYTES:
+            blobs.append(_named(_fitting(typed, where, at, channel)))
+            content = Blob(blobs[-1].hash)
         checked_id("channel", channel, empty=True)
         rows.append(WriteRow(WRITES_IDX_MAP.get(channel, at), channel, content))
     path = checked_path(task_path)
@@ -171,11 +190,24 @@ def encode_metadata(
     """Each key as JSON where JSON gives the value back, else serialised (and not filterable)."""
     out = []
     for key, value in metadata.items():
+        if type(value) is str and type(key) is str and len(value) <= _METADATA_TEXT_MAX:
+            entry = _text_entry(key, value)
+            if entry is not None:
+                out.append(entry)
+                continue
         checked_id("metadata key", key, empty=True)
         text = _json(value)
         typed = _typed(serde, value, "metadata key {!r}", key) if text is None else text
         out.append(MetadataEntry(key, typed))
     return tuple(out)
+
+
+@lru_cache(maxsize=256)
+def _text_entry(key: str, value: str) -> MetadataEntry | None:
+    """A text of the metadata as JSON, if that gives it back: most are those of the put before."""
+    checked_id("metadata key", key, empty=True)
+    text = _json(value)
+    return None if text is None else MetadataEntry(key, text)
 
 
 def encode_filters(filter: Mapping[str, Any] | None) -> tuple[MetadataFilter, ...]:
@@ -263,6 +295,8 @@ def _json(value: Any) -> str | None:
     try:
         if type(value) is int:
             return str(value)
+        if type(value) is dict and not value:
+            return "{}"
         return _ENCODED(value) if is_json(value) else None
     except (RecursionError, ValueError):
         return None
@@ -293,23 +327,13 @@ def is_json(value: Any) -> bool:
     return False
 
 
-def _named(value: Typed, continues: bytes | None) -> NewBlob:
-    return NewBlob(hash=blob_hash(value.tag, value.data), value=value, continues=continues)
+def _named(value: Typed) -> NewBlob:
+    return NewBlob(hash=blob_hash(value.tag, value.data), value=value)
 
 
-def _content(
-    serde: SerializerProtocol,
-    value: Any,
-    inline_bytes: int,
-    name: Name,
-    continues: bytes | None,
-    where: str,
-    *parts: Any,
-) -> tuple[Content, NewBlob | None]:
-    typed = _typed(serde, value, where, *parts)
-    size = len(typed.data)
-    if size <= inline_bytes:
-        return typed, None
+def _fitting(value: Typed, where: str, *parts: Any) -> Typed:
+    """`value` if it is small enough for a row of its own."""
+    size = len(value.data)
     if size > limits.BLOB_BYTES_MAX:
         where = where.format(*parts)
         raise LimitExceeded(
@@ -318,8 +342,7 @@ def _content(
             f"their addresses in the state.",
             field=where,
         )
-    blob = name(typed, continues)
-    return Blob(blob.hash), blob
+    return value
 
 
 def _typed(serde: SerializerProtocol, value: Any, where: str, *parts: Any) -> Typed:

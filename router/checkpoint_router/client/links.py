@@ -20,6 +20,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from google.protobuf.message import Message
@@ -61,10 +62,17 @@ class Links:
         self._closed = False
 
     def call(
-        self, name: str, request: Message, *, timeout_seconds: float, waited_seconds: float = 0.0
+        self,
+        name: str,
+        request: Message,
+        *,
+        timeout_seconds: float,
+        waited_seconds: float = 0.0,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Any:
         """Makes the call `name` of v1 and returns its response message. `waited_seconds` of the
-        caller's time are over already.
+        caller's time are over already. `meanwhile` is called once, after the call was sent or
+        while it waits for that, and before its answer is seen.
 
         Raises the router's error; DeadlineExceeded when the time is over (what became of the
         call is unknown, a repeat has the effect of one); SaverClosed; ForkedSaver.
@@ -72,23 +80,32 @@ class Links:
         tries = _Tries(self.target, name, request, timeout_seconds, waited_seconds)
         link = self._of_process()
         while True:
-            result = link.call(tries.prepared, tries.seconds_left(), again=tries.again)
+            result = link.call(tries.prepared, tries.seconds_left(), meanwhile, again=tries.again)
             pause = tries.pause_after(result, link.silence)
             if pause is None:
                 return getattr(result, name)
+            meanwhile = None
             time.sleep(pause)
 
     async def acall(
-        self, name: str, request: Message, *, timeout_seconds: float, waited_seconds: float = 0.0
+        self,
+        name: str,
+        request: Message,
+        *,
+        timeout_seconds: float,
+        waited_seconds: float = 0.0,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Any:
         """As `call`, on the running loop. The request is serialised before the first await."""
         tries = _Tries(self.target, name, request, timeout_seconds, waited_seconds)
         link = self._of_loop()
         while True:
-            result = await link.acall(tries.prepared, tries.seconds_left(), again=tries.again)
+            left = tries.seconds_left()
+            result = await link.acall(tries.prepared, left, meanwhile, again=tries.again)
             pause = tries.pause_after(result, link.silence)
             if pause is None:
                 return getattr(result, name)
+            meanwhile = None
             await asyncio.sleep(pause)
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ import math
 import random
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Final
 
@@ -86,10 +86,15 @@ class LoopLink:
         return f"the last stream ended with {failure}" if failure else self._table.silence
 
     async def acall(
-        self, prepared: Prepared, seconds: float, *, again: bool = False
+        self,
+        prepared: Prepared,
+        seconds: float,
+        meanwhile: Callable[[], None] | None = None,
+        *,
+        again: bool = False,
     ) -> v1.CallResult | None:
         """Sends one call and waits for its answer at most so long; None if there was none.
-        `again`: an earlier try was refused."""
+        `meanwhile` is called in between. `again`: an earlier try was refused."""
         if self._closed:
             raise copy.copy(self._closed)
         call_id = next(self._ids)
@@ -100,6 +105,8 @@ class LoopLink:
         self._press_on()
         if ends_at < self._alarm_at:
             self._set_alarm(ends_at)
+        if meanwhile is not None:
+            self.loop.call_soon(meanwhile)  # after the writer, which was called before
         result = None
         try:
             result = await waiter

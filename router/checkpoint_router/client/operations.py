@@ -26,6 +26,9 @@ class Call(NamedTuple):
     request: Message
     waited_seconds: float = 0.0
     """Of its caller's time, over already."""
+    meanwhile: Callable[[], None] | None = None
+    """What to do once while the call is on its way: the router works then, and this process has
+    nothing else to do for it."""
 
 
 class Awaited:

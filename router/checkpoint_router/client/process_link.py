@@ -19,6 +19,7 @@ import itertools
 import random
 import threading
 import time
+from collections.abc import Callable
 from contextvars import Context
 from queue import SimpleQueue
 from typing import Any, Final
@@ -58,14 +59,21 @@ class ProcessLink:
         return f"the last stream ended with {failure}" if failure else self._table.silence
 
     def call(
-        self, prepared: Prepared, seconds: float, *, again: bool = False
+        self,
+        prepared: Prepared,
+        seconds: float,
+        meanwhile: Callable[[], None] | None = None,
+        *,
+        again: bool = False,
     ) -> v1.CallResult | None:
         """Sends one call and waits for its answer at most so long; None if there was none.
-        `again`: an earlier try was refused."""
+        `meanwhile` is called in between. `again`: an earlier try was refused."""
         call_id = next(self._ids)
         waiter = _Caller()
         try:
             self._admit(call_id, prepared.encoded(call_id, seconds), waiter, again)
+            if meanwhile is not None:
+                meanwhile()
             waiter.ready.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX)))
         finally:
             if waiter.result is None:
@@ -75,7 +83,12 @@ class ProcessLink:
         return waiter.result
 
     async def acall(
-        self, prepared: Prepared, seconds: float, *, again: bool = False
+        self,
+        prepared: Prepared,
+        seconds: float,
+        meanwhile: Callable[[], None] | None = None,
+        *,
+        again: bool = False,
     ) -> v1.CallResult | None:
         """As `call`, for a task of the running loop."""
         call_id = next(self._ids)
@@ -83,6 +96,8 @@ class ProcessLink:
         timer = _end_later(waiter.future, seconds)
         try:
             self._admit(call_id, prepared.encoded(call_id, seconds), waiter, again)
+            if meanwhile is not None:
+                meanwhile()
             return await waiter.future
         finally:
             timer.cancel()

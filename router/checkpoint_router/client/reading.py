@@ -190,6 +190,6 @@ class Reading:
         blobs: Mapping[bytes, Typed],
     ) -> CheckpointTuple:
         """LangGraph's tuple of a checkpoint that was read, bearing `run`."""
-        run.learn(found.ns, found.checkpoint)
+        run.learn(found.ns, found.checkpoint.manifest)
         self.sessions.bind(run, found.ns, found.checkpoint_id)
         return encoding.decode_tuple(serde, run.carrier(), found, blobs)

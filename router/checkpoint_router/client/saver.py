@@ -295,9 +295,11 @@ class RouterSaver(BaseCheckpointSaver[str]):
 
     def _bring(self, step: Step) -> Any:
         if isinstance(step, Call):
-            name, request, waited = step
-            seconds = self._timeout_seconds
-            return self._links.call(name, request, timeout_seconds=seconds, waited_seconds=waited)
+            name, request, waited, meanwhile = step
+            return self._links.call(
+                name, request, timeout_seconds=self._timeout_seconds, waited_seconds=waited,
+                meanwhile=meanwhile,
+            )  # fmt: skip
         return step.wait() if isinstance(step, Turn) else None
 
     def _adrive(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
@@ -316,10 +318,11 @@ class RouterSaver(BaseCheckpointSaver[str]):
             while True:
                 try:
                     if isinstance(step, Call):
-                        name, request, waited = step
+                        name, request, waited, meanwhile = step
                         answer = await self._links.acall(
-                            name, request, timeout_seconds=seconds, waited_seconds=waited
-                        )
+                            name, request, timeout_seconds=seconds, waited_seconds=waited,
+                            meanwhile=meanwhile,
+                        )  # fmt: skip
                     else:
                         answer = (await step) if isinstance(step, Turn) else None
                 except BaseException as e:  # noqa: BLE001 # the operation decides what it means

@@ -13,6 +13,7 @@ call reads first.
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -109,7 +110,8 @@ class Run:
     _header_known: bool = False
     _carried: tuple[EventId, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _values: dict[tuple[str, str], ChannelEntry] = field(default_factory=dict)
+    values: dict[tuple[str, str], ChannelEntry] = field(default_factory=dict)
+    """What `learn` was told last, by namespace and channel. Looked up without the lock."""
 
     def carrier(self) -> str:
         """The thread id that bears this run."""
@@ -151,9 +153,9 @@ class Run:
             content=content,
         )
 
-    def acknowledged(self, event: EventId, clock: ThreadClock) -> None:
-        """A router stored the event."""
-        self.owner.heard(self.memory, clock)
+    def acknowledged(self, event: EventId, hlc: int, term: int) -> None:
+        """A router stored the event, and said where the thread stands."""
+        self.owner.heard(self.memory, hlc, term)
         self.owner.cache.heard(self.thread, self.gen)
         with self._lock:
             self._acknowledged = with_index(self._acknowledged, event.index)
@@ -170,34 +172,30 @@ class Run:
             while len(self.memory.given_up) > limits.GIVEN_UP_MAX:
                 del self.memory.given_up[next(iter(self.memory.given_up))]
 
-    def learn(self, ns: str, checkpoint: Checkpoint) -> None:
+    def learn(self, ns: str, entries: Iterable[ChannelEntry]) -> None:
         """What each channel held when it was last read or written, so that a value that did not
         change need not be serialised again."""
         with self._lock:
-            values = self._values
-            for entry in checkpoint.manifest:
+            values = self.values
+            for entry in entries:
                 if type(entry.content) is Typed or type(entry.content) is Blob:
                     if len(values) >= _VALUES_MAX:
                         del values[next(iter(values))]
                     values[ns, entry.channel] = entry
-
-    def last(self, ns: str, channel: str) -> ChannelEntry | None:
-        """What `learn` was told last of a channel."""
-        return self._values.get((ns, channel))
 
     def held(self, ns: str) -> list[tuple[str, bytes]]:
         """Each channel of a namespace whose value is a blob, with that."""
         with self._lock:
             return [
                 (channel, entry.content.hash)
-                for (of, channel), entry in self._values.items()
+                for (of, channel), entry in self.values.items()
                 if of == ns and isinstance(entry.content, Blob)
             ]
 
     def forget_values(self) -> None:
         """After a prune, or when a router lacked one: the values may be gone."""
         with self._lock:
-            self._values.clear()
+            self.values.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +222,19 @@ class Sessions:
     def thread(self, thread: str) -> ThreadMemory:
         """What is known of a thread; made anew if it was forgotten."""
         with self.lock:
-            return _kept(self._threads, thread, self._threads.get(thread) or ThreadMemory())
+            memory = self._threads.get(thread)
+            if memory is None:
+                return _kept(self._threads, thread, ThreadMemory())
+            self._threads.move_to_end(thread)
+            return memory
 
-    def heard(self, memory: ThreadMemory, clock: ThreadClock) -> None:
+    def heard(self, memory: ThreadMemory, hlc: int, term: int) -> None:
         """A router's answer about the thread."""
         with self.lock:
-            memory.hlc = max(memory.hlc, clock.hlc)
-            memory.term = max(memory.term, clock.term)
+            if hlc > memory.hlc:
+                memory.hlc = hlc
+            if term > memory.term:
+                memory.term = term
 
     # Reads ----------------------------------------------------------------------------
 
@@ -252,7 +256,7 @@ class Sessions:
     def opened(self, names: Names, token: bytes, clock: ThreadClock) -> Run:
         """The run that starts, or goes on, with an answered read."""
         memory = self.thread(names.thread)
-        self.heard(memory, clock)
+        self.heard(memory, clock.hlc, clock.term)
         self.cache.heard(names.thread, clock.gen)
         run = self._of_context(names)
         if run is not None:
@@ -277,7 +281,7 @@ class Sessions:
     def listed(self, thread: str, token: bytes, clock: ThreadClock) -> Run:
         """The run that a listed tuple bears: that of a read by its id."""
         memory = self.thread(thread)
-        self.heard(memory, clock)
+        self.heard(memory, clock.hlc, clock.term)
         return Run(self, thread, memory, token, clock.gen, by_id=True, listed=True)
 
     def bind(self, run: Run, ns: str, checkpoint_id: str) -> None:
@@ -292,17 +296,16 @@ class Sessions:
 
     def run_of_write(self, names: Names) -> Run | None:
         """The run that a write belongs to; None: read first."""
-        carried = self._carried(names)
         memory = self.thread(names.thread)
-        with self.lock:
-            bound = self._by_checkpoint.get((names.thread, names.ns, names.checkpoint_id or ""))
-        bound = _alive(bound, memory)
         if names.configurable.get(RUNTIME) is not None:
             # The carrier last: a user's config, from which nested graphs take their thread id, may
             # bear the token of an old read.
-            return self._of_context(names) or self._of_control(names) or carried or bound
+            run = self._of_context(names) or self._of_control(names) or self._carried(names)
+            return run or self._bound(names, memory)
+        carried = self._carried(names)
         if carried is not None and carried.gen > memory.forgotten_gen:
             return carried
+        bound = self._bound(names, memory)
         last = self.guard(names)
         # What was read after the bound run must be in the write's past, or they would be rivals;
         # and a read by id serves only the checkpoint that it named.
@@ -336,6 +339,11 @@ class Sessions:
             return None
         run = getattr(carried, "run", None)  # one that somebody made by hand bears none
         return _ours(run) if isinstance(run, Run) and run.owner is self else None
+
+    def _bound(self, names: Names, memory: ThreadMemory) -> Run | None:
+        with self.lock:
+            bound = self._by_checkpoint.get((names.thread, names.ns, names.checkpoint_id or ""))
+        return _alive(bound, memory)
 
     def _of_context(self, names: Names) -> Run | None:
         context = _context_of(names)

@@ -5,8 +5,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+import msgspec
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -24,7 +25,7 @@ from checkpoint_router.client.arguments import (
 )
 from checkpoint_router.client.encoding import Encoded
 from checkpoint_router.client.gathering import WORKERS, Batch, Turn
-from checkpoint_router.client.operations import AWAITED, Operation, call
+from checkpoint_router.client.operations import AWAITED, Call, Operation, call
 from checkpoint_router.client.reading import USELESS, Reading
 from checkpoint_router.client.running import running_loop
 from checkpoint_router.client.sessions import RUNTIME, Run
@@ -51,13 +52,13 @@ _REFUSED: Final = (*USELESS, ThreadDeleted, InvalidArgument, LimitExceeded)
 """Refusals after which it is certain that nothing was stored."""
 
 
-class _Put(NamedTuple):
+class _Put(msgspec.Struct, frozen=True, gc=False):
     """What is to be stored, whichever run stores it."""
 
     names: Names
     cid: str
-    anew: Callable[[], Encoded]
-    """Encodes it without what a run remembers."""
+    encode: Callable[[Run | None], Encoded]
+    """Encodes it with what a run remembers, if one is given."""
 
 
 class Writing:
@@ -80,16 +81,12 @@ class Writing:
         names = names_of(config)
         whole = checked_mapping("the checkpoint", checkpoint)
         cid = checked_id("checkpoint id", checked_key("the checkpoint", whole, "id"))
-        name = partial(self._sessions.cache.new_blob, names.thread)
-
-        def encode(known: Run | None) -> Encoded:
-            return encoding.encode_checkpoint(
-                serde, config, checkpoint, metadata, new_versions, names, known, name
-            )
-
+        encode = partial(
+            encoding.encode_checkpoint, serde, config, checkpoint, metadata, new_versions, names,
+            partial(self._sessions.cache.new_blob, names.thread),
+        )  # fmt: skip
         known = self._sessions.run_of_write(names)
-        put = _Put(names, cid, lambda: encode(None))
-        run = yield from self._stored(put, known, encode(known))
+        run = yield from self._stored(_Put(names, cid, encode), known, encode(known))
         return encoding.config_of(run.carrier(), names.ns, cid)
 
     def put_writes(
@@ -125,7 +122,7 @@ class Writing:
         self, names: Names, run: Run | None, task: TaskWrites, blobs: Sequence[NewBlob]
     ) -> Operation[None]:
         encoded = Encoded(records.WriteSet(tasks=(task,)), tuple(blobs))
-        put = _Put(names, names.checkpoint_id or "", lambda: encoded)
+        put = _Put(names, names.checkpoint_id or "", lambda _: encoded)
         yield from self._stored(put, run, encoded)
 
     def _gathered(
@@ -174,7 +171,7 @@ class Writing:
             answer = yield from self._sent(thread, run, event, _whole(batch.blobs), began)
         if answer.missing:
             raise _lacking(answer.missing)
-        run.acknowledged(event.id, answers.clock_of(answer.clock))
+        run.acknowledged(event.id, answer.clock.hlc, answer.clock.term)
 
     def _stored(self, put: _Put, run: Run | None, encoded: Encoded) -> Operation[Run]:
         """Stores an event and returns its run."""
@@ -190,7 +187,7 @@ class Writing:
                 raise
             self._sessions.forget(names.thread, deleted_gen=run.gen)
             run = yield from self._reading.first(names)
-            yield from self._store(put, run, put.anew(), again=True)
+            yield from self._store(put, run, put.encode(None), again=True)
         self._sessions.bind(run, names.ns, put.cid)
         return run
 
@@ -200,14 +197,15 @@ class Writing:
         names = put.names
         event = run.event(names.ns, put.cid, encoded.content)
         thread = self._reading.thread(names.thread)
+        learn = partial(self._keep, names.thread, encoded) if encoded.named else None
         try:
-            answer = yield from self._sent(thread, run, event, encoded.blobs)
+            answer = yield from self._sent(thread, run, event, encoded.blobs, meanwhile=learn)
             if answer.missing:
                 have = {b.hash: b for b in encoded.blobs}
                 if not again and not have.keys() >= set(answer.missing):
                     run.forget_values()
                     # Other bytes are another event: the refused one was never stored.
-                    return (yield from self._store(put, run, put.anew(), again=True))
+                    return (yield from self._store(put, run, put.encode(None), again=True))
                 # Nothing was written, also of those that were sent: what one of them continues is
                 # not there (any more).
                 answer = yield from self._sent(thread, run, event, _whole(encoded.blobs))
@@ -219,9 +217,13 @@ class Writing:
             if isinstance(e, USELESS) and self._sessions.merely_remembered(names):
                 self._sessions.forget(names.thread)
             raise
-        run.acknowledged(event.id, answers.clock_of(answer.clock))
-        if isinstance(event.content, records.Checkpoint):
-            run.learn(names.ns, event.content)
+        run.acknowledged(event.id, answer.clock.hlc, answer.clock.term)
+        if encoded.fresh:
+            run.learn(names.ns, encoded.fresh)
+
+    def _keep(self, thread: str, encoded: Encoded) -> None:
+        for blob, named in zip(encoded.blobs, encoded.named, strict=True):
+            self._sessions.cache.learn(thread, named, blob.continues if blob.kept else None)
 
     def _sent(
         self,
@@ -230,9 +232,27 @@ class Writing:
         event: records.Event,
         blobs: Sequence[NewBlob],
         began: float | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Operation[Any]:
         """Sends an event with its values, those first that do not fit into one message with it.
         `began`: since when its caller waits, if that may be a while."""
+        if sum(map(_sent_bytes, blobs)) > limits.INLINE_BLOBS_BYTES_MAX:
+            blobs = yield from self._ahead(thread, run, blobs)
+        packed = packed_event(event)
+        sent = (thread, packed, event_digest(packed), blobs)
+        if isinstance(event.content, records.WriteSet):
+            request: Any = pb.PutWritesRequest()
+            requests.fill_put(request, *sent)
+            waited = 0.0 if began is None else time.monotonic() - began
+            return (yield Call("put_writes", request, waited, meanwhile))
+        request = pb.PutRequest()
+        requests.fill_put(request, *sent)
+        return (yield Call("put", request, 0.0, meanwhile))
+
+    def _ahead(
+        self, thread: ThreadKey, run: Run, blobs: Sequence[NewBlob]
+    ) -> Operation[Sequence[NewBlob]]:
+        """Sends the largest values; what is left fits into one message."""
         riding = sorted(blobs, key=_sent_bytes)
         size = sum(map(_sent_bytes, riding))
         while size > limits.INLINE_BLOBS_BYTES_MAX:
@@ -246,13 +266,7 @@ class Writing:
                 "put_blobs", pb.PutBlobsRequest(), requests.fill_put_blobs,
                 thread, run.gen, _whole(batch),
             )  # fmt: skip
-        packed = packed_event(event)
-        sent = (thread, packed, event_digest(packed), riding)
-        if isinstance(event.content, records.WriteSet):
-            asked = call("put_writes", pb.PutWritesRequest(), requests.fill_put, *sent)
-            waited = 0.0 if began is None else time.monotonic() - began
-            return (yield asked._replace(waited_seconds=waited))
-        return (yield call("put", pb.PutRequest(), requests.fill_put, *sent))
+        return riding
 
     # Removing and copying -------------------------------------------------------------
 

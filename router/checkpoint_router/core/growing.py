@@ -59,17 +59,25 @@ def named(value: Typed, base: Named | None = None) -> Named:
     return Named(name, value, cut, hasher)
 
 
+def begin_alike(older: Typed, value: Typed) -> bool:
+    """Whether `value` may be sent as a growth of `older`, by the first bytes of both bodies."""
+    if older.tag != value.tag:
+        return False
+    at = head_length(older.tag, older.data)
+    first = older.data[at : at + KEEP_BYTES_MIN]
+    if len(first) < KEEP_BYTES_MIN:
+        return False
+    return value.data.startswith(first, head_length(value.tag, value.data))
+
+
 def shared(base: Named, value: Typed) -> int:
     """Bytes with which both bodies begin: all of the base's, or about as many as they have in
     common, or 0 if that is little."""
     ours, theirs = value.data, base.value.data
-    if value.tag != base.value.tag:
+    if not begin_alike(base.value, value):
         return 0
     cut = head_length(value.tag, ours)
     end = min(base.keep, len(ours) - cut)
-    first = theirs[base.cut : base.cut + KEEP_BYTES_MIN]
-    if end < KEEP_BYTES_MIN or not ours.startswith(first, cut):
-        return 0
     at, size = 0, _BLOCK
     while at < end and size >= _BLOCK_MIN:
         block = theirs[base.cut + at : base.cut + min(at + size, end)]
