@@ -145,7 +145,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False
             parts = content.manifest
         else:
             parts = (row for task in content.tasks for row in task.rows)
-        return tuple(dict.fromkeys(p.content.hash for p in parts if isinstance(p.content, Blob)))
+        return tuple(dict.fromkeys([p.content.hash for p in parts if isinstance(p.content, Blob)]))
 
 
 class TaskEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):

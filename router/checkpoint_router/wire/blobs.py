@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import Growth, Held, NewBlob, Values
 from checkpoint_router.core.growing import growth_of
+from checkpoint_router.core.ids import HASH_BYTES
 from checkpoint_router.core.records import Typed
 from checkpoint_router.v1 import types_pb2 as pb
 from checkpoint_router.wire.checks import checked_hash, checked_size, invalid
@@ -21,7 +22,7 @@ _HEAD_BYTES_MAX: Final = 5
 def blobs_of(messages: Sequence[pb.Blob]) -> tuple[NewBlob | Growth, ...]:
     """The blobs that ride in a request. Whether a hash is that of its value is not asked here."""
     checked_size("blobs", len(messages), limits.BLOBS_PER_CALL_MAX, "blobs")
-    return tuple(_growth_of(m) if m.keep else _whole_of(m) for m in messages)
+    return tuple([_growth_of(m) if m.keep else _whole_of(m) for m in messages])
 
 
 def whole_blobs_of(messages: Sequence[pb.Blob]) -> tuple[NewBlob, ...]:
@@ -85,12 +86,16 @@ def fill_held(messages: "Repeated[pb.HeldBlob]", held: Iterable[Held]) -> None:
 
 def _whole_of(message: pb.Blob) -> NewBlob:
     # Each field is taken once: every look at one copies it.
-    value, continues = message.value, message.continues
+    value, hash, continues = message.value, message.hash, message.continues
     tag, data = value.type, value.data
-    checked_size("blobs.value", len(data), limits.BLOB_BYTES_MAX)
-    checked_size("blobs.value.type", len(tag), limits.TYPE_BYTES_MAX)
+    if len(data) > limits.BLOB_BYTES_MAX:
+        checked_size("blobs.value", len(data), limits.BLOB_BYTES_MAX)
+    if len(tag) > limits.TYPE_BYTES_MAX:
+        checked_size("blobs.value.type", len(tag), limits.TYPE_BYTES_MAX)
+    if len(hash) != HASH_BYTES:
+        checked_hash("blobs.hash", hash)
     return NewBlob(
-        hash=checked_hash("blobs.hash", message.hash),
+        hash=hash,
         value=Typed(tag, data),
         continues=checked_hash("blobs.continues", continues) if continues else None,
     )

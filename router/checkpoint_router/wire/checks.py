@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from checkpoint_router.core import limits
@@ -20,6 +21,12 @@ def checked_name(what: str, value: str, *, empty: bool = False) -> str:
     if 0 < len(value) <= limits.ID_BYTES_MAX and value.isascii() and "\x00" not in value:
         return value
     return value if empty and not value else checked_id(what, value)
+
+
+def are_plain(names: Sequence[str]) -> bool:
+    """Whether these are surely names, or empty: what most are, looked at together."""
+    together = "".join(names)
+    return len(together) <= limits.ID_BYTES_MAX and together.isascii() and "\x00" not in together
 
 
 def checked_hash(what: str, value: bytes) -> bytes:

@@ -66,11 +66,12 @@ def put_of(
     message: "PutMessage", kind: Kind
 ) -> tuple[ThreadKey, Event, bytes, bytes | None, tuple[NewBlob | Growth, ...]]:
     """Thread, event, its canonical bytes, digest and blobs of a put of that kind."""
-    event, packed = event_of(message.event)
+    sent, blobs = message.event, message.blobs
+    event, packed = event_of(sent)
     if event.kind is not kind:
         wanted = "a checkpoint" if kind is Kind.CHECKPOINT else "a write set"
         raise invalid("event.content", f"is not {wanted}, which this call stores.")
-    return thread_of(message), event, packed, digest_of(message.event), blobs_of(message.blobs)
+    return thread_of(message), event, packed, digest_of(sent), blobs_of(blobs) if blobs else ()
 
 
 def fill_put(
