@@ -185,7 +185,7 @@ class PerfectLink:
     async def acall(
         self,
         name: str,
-        request: Message,
+        request: Message | bytes,
         *,
         timeout_seconds: float,
         waited_seconds: float = 0.0,

@@ -37,7 +37,7 @@ class Line:
     async def acall(
         self,
         name: str,
-        request: Message,
+        request: Message | bytes,
         *,
         timeout_seconds: float,
         waited_seconds: float,
@@ -45,7 +45,7 @@ class Line:
     ) -> Message:
         handler = CALLS[name]
         self.calls[name] += 1
-        sent = request.SerializeToString()
+        sent = request if isinstance(request, bytes) else request.SerializeToString()
         if meanwhile is not None:
             meanwhile()
         response = handler.response()

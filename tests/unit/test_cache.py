@@ -19,7 +19,7 @@ from checkpoint_router.core.answers import Growth
 from checkpoint_router.core.errors import InvalidArgument
 from checkpoint_router.core.growing import named
 from checkpoint_router.core.records import Typed
-from checkpoint_router.wire import blobs
+from checkpoint_router.wire import puts
 from tests.contract.savers import Line, Routers
 from tests.contract.shard import BACKENDS
 
@@ -386,7 +386,7 @@ async def test_a_growth_that_does_not_make_its_name_is_sent_whole(
 ) -> None:
     """Such as from a client with a fault. (The lie is ours; no client of ours tells it.)"""
     saver, line, at = await two_turns(routers)
-    monkeypatch.setattr(blobs, "growth_of", lambda blob: lying(growing.growth_of(blob)))
+    monkeypatch.setattr(puts, "growth_of", lambda blob: lying(growing.growth_of(blob)))
     await put(saver, 3, messages(52), at=at)
     assert line.calls == {"put": 2}
     assert await read(routers.saver("acme")[0]) == messages(52)

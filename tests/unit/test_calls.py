@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from checkpoint_router.client.calls import WINDOW_MIN, CallTable, Prepared, packed_cancels, varint
+from checkpoint_router.client.calls import WINDOW_MIN, CallTable, Prepared, packed_cancels
 from checkpoint_router.core import limits
 from checkpoint_router.core.errors import LimitExceeded
 from checkpoint_router.v1 import checkpoint_service_pb2 as v1
+from checkpoint_router.wire.frames import varint
 
 REQUEST_NAMES = [each.name for each in v1.Call.DESCRIPTOR.oneofs_by_name["request"].fields]
 

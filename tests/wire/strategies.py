@@ -127,6 +127,13 @@ growths = st.builds(
 new_blobs = st.lists(
     st.builds(NewBlob, hash=hashes, value=typed, continues=st.none() | hashes), max_size=3
 ).map(tuple)
+grown_blobs = st.builds(
+    NewBlob,
+    hash=hashes,
+    value=st.builds(Typed, st.just("msgpack"), payloads.map(b"\x91".__add__)),
+    continues=hashes,
+    kept=st.integers(1, 2**20),
+)
 clocks = st.builds(ThreadClock, gen=signed, hlc=signed, term=signed, epoch=signed)
 sessions = st.builds(
     Session,

@@ -25,6 +25,8 @@ from checkpoint_router.v1 import checkpoint_service_pb2 as calls
 from checkpoint_router.v1 import types_pb2 as pb
 from checkpoint_router.wire import admin as wire_admin
 from checkpoint_router.wire import answers, events, requests
+from checkpoint_router.wire.blobs import fill_blobs
+from checkpoint_router.wire.puts import put_bytes
 
 from . import strategies as some
 from .structured import fill_event
@@ -50,9 +52,22 @@ def test_an_event_comes_back_as_it_was(event: Event, digest: bytes | None) -> No
 def test_a_put_comes_back_as_it_was(thread: Any, event: Event, digest: bytes, blobs: Any) -> None:
     plain = isinstance(event.content, Checkpoint)
     message = calls.PutRequest() if plain else calls.PutWritesRequest()
-    arrived = over(message, requests.fill_put, thread, pack_event(event), digest, blobs)
+    message.MergeFromString(put_bytes(thread, pack_event(event), digest, blobs))
     whole = (thread, event, pack_event(event), digest, blobs)
-    assert requests.put_of(arrived, event.kind) == whole
+    assert requests.put_of(message, event.kind) == whole
+
+
+@given(some.threads, some.payloads, some.hashes, some.new_blobs, st.lists(some.grown_blobs))
+def test_a_put_is_the_bytes_that_protobuf_would_write(
+    thread: Any, packed: bytes, digest: bytes, blobs: Any, grown: Any
+) -> None:
+    wanted = calls.PutRequest(tenant=thread.tenant, thread_id=thread.thread)
+    wanted.event.packed = packed
+    wanted.event.digest = digest
+    fill_blobs(wanted.blobs, [*blobs, *grown])
+    data = put_bytes(thread, packed, digest, [*blobs, *grown])
+    assert calls.PutRequest.FromString(data) == wanted
+    assert calls.PutWritesRequest.FromString(data).SerializeToString() == wanted.SerializeToString()
 
 
 @given(st.tuples(some.threads, st.integers(1, 2**63 - 1), some.new_blobs))

@@ -25,7 +25,7 @@ from checkpoint_router.core import limits
 from checkpoint_router.core.errors import LimitExceeded, Overloaded
 from checkpoint_router.v1 import checkpoint_service_pb2 as v1
 from checkpoint_router.wire.errors import RETRY_AFTER_MS
-from checkpoint_router.wire.frames import frame_of
+from checkpoint_router.wire.frames import frame_of, varint
 
 W = TypeVar("W")
 """What waits for an answer: a lock or a future."""
@@ -47,7 +47,7 @@ _CALL_OVERHEAD_BYTES: Final = 64
 """At the most: ids, times, tags and lengths of a call that is alone in its frame."""
 
 _REQUESTS: Final = {
-    each.name: (each.number << 3 | 2, getattr(v1, each.message_type.name))
+    each.name: (varint(each.number << 3 | 2), getattr(v1, each.message_type.name))
     for each in v1.Call.DESCRIPTOR.oneofs_by_name["request"].fields
     if each.message_type
 }
@@ -63,16 +63,19 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
     request: bytes
 
     @classmethod
-    def of(cls, name: str, request: Message, traceparent: str = "") -> "Prepared":
+    def of(cls, name: str, request: Message | bytes, traceparent: str = "") -> "Prepared":
         """Raises TypeError if `request` is not the request of the call `name`, and LimitExceeded
         if it does not fit in a message."""
         if name not in _REQUESTS:
             raise TypeError(f"there is no call {name!r}; there are {', '.join(_REQUESTS)}")
         tag, wanted = _REQUESTS[name]
-        if type(request) is not wanted:
+        if isinstance(request, bytes):
+            data = request
+        elif type(request) is wanted:
+            data = request.SerializeToString()
+        else:
             given = request.DESCRIPTOR.full_name
             raise TypeError(f"{name} takes a {wanted.DESCRIPTOR.full_name}, not a {given}")
-        data = request.SerializeToString()
         if len(data) + _CALL_OVERHEAD_BYTES + len(traceparent) > limits.MESSAGE_BYTES_MAX:
             raise LimitExceeded(
                 f"{name} would send {len(data)} bytes in one message; the limit is "
@@ -80,7 +83,7 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
                 f"state, or split them over several channels.",
                 call=name,
             )
-        head = varint(tag) + varint(len(data))
+        head = tag + varint(len(data))
         if traceparent:
             text = traceparent.encode()
             head = b"".join((b"\x1a", varint(len(text)), text, head))
@@ -92,15 +95,6 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
         millis = max(1, min(int(seconds * 1000), TIMEOUT_MS_MAX))
         times = (b"\x08", varint(call_id), b"\x10", varint(millis))
         return b"".join((*times, self.head, self.request))
-
-
-def varint(number: int) -> bytes:
-    """`number` as protobuf writes it: seven bits a byte, the lowest first."""
-    if number < 0x80:
-        return bytes((number,))
-    if number < 0x4000:
-        return bytes((number & 0x7F | 0x80, number >> 7))
-    return bytes((number & 0x7F | 0x80,)) + varint(number >> 7)
 
 
 def packed_cancels(call_ids: Iterable[int]) -> bytes:

@@ -64,15 +64,15 @@ class Links:
     def call(
         self,
         name: str,
-        request: Message,
+        request: Message | bytes,
         *,
         timeout_seconds: float,
         waited_seconds: float = 0.0,
         meanwhile: Callable[[], None] | None = None,
     ) -> Any:
-        """Makes the call `name` of v1 and returns its response message. `waited_seconds` of the
-        caller's time are over already. `meanwhile` is called once, after the call was sent or
-        while it waits for that, and before its answer is seen.
+        """Makes the call `name` of v1, whose request may be bytes already, and returns its response
+        message. `waited_seconds` of the caller's time are over already. `meanwhile` is called once,
+        after the call was sent or while it waits for that, and before its answer is seen.
 
         Raises the router's error; DeadlineExceeded when the time is over (what became of the
         call is unknown, a repeat has the effect of one); SaverClosed; ForkedSaver.
@@ -90,7 +90,7 @@ class Links:
     async def acall(
         self,
         name: str,
-        request: Message,
+        request: Message | bytes,
         *,
         timeout_seconds: float,
         waited_seconds: float = 0.0,
@@ -168,7 +168,7 @@ class _Tries:
     """One call from its first try to its end: its bytes, its deadline, and what to do next."""
 
     def __init__(
-        self, target: Target, name: str, request: Message, seconds: float, waited: float
+        self, target: Target, name: str, request: Message | bytes, seconds: float, waited: float
     ) -> None:
         self.prepared = Prepared.of(name, request, traceparent())
         self._target = target

@@ -23,7 +23,7 @@ class Call(NamedTuple):
     """One call to a router."""
 
     name: str
-    request: Message
+    request: Message | bytes
     waited_seconds: float = 0.0
     """Of its caller's time, over already."""
     meanwhile: Callable[[], None] | None = None

@@ -45,6 +45,7 @@ from checkpoint_router.core.records import TaskWrites
 from checkpoint_router.v1 import checkpoint_service_pb2 as pb
 from checkpoint_router.wire import answers, requests
 from checkpoint_router.wire.events import packed_event
+from checkpoint_router.wire.puts import put_bytes
 
 REQUEST_ID_BYTES: Final = 16
 
@@ -239,15 +240,10 @@ class Writing:
         if sum(map(_sent_bytes, blobs)) > limits.INLINE_BLOBS_BYTES_MAX:
             blobs = yield from self._ahead(thread, run, blobs)
         packed = packed_event(event)
-        sent = (thread, packed, event_digest(packed), blobs)
-        if isinstance(event.content, records.WriteSet):
-            request: Any = pb.PutWritesRequest()
-            requests.fill_put(request, *sent)
-            waited = 0.0 if began is None else time.monotonic() - began
-            return (yield Call("put_writes", request, waited, meanwhile))
-        request = pb.PutRequest()
-        requests.fill_put(request, *sent)
-        return (yield Call("put", request, 0.0, meanwhile))
+        request = put_bytes(thread, packed, event_digest(packed), blobs)
+        name = "put" if isinstance(event.content, records.Checkpoint) else "put_writes"
+        waited = 0.0 if began is None else time.monotonic() - began
+        return (yield Call(name, request, waited, meanwhile))
 
     def _ahead(
         self, thread: ThreadKey, run: Run, blobs: Sequence[NewBlob]

@@ -27,8 +27,17 @@ def frame_of(parts: Iterable[bytes]) -> bytes:
     these serialised results."""
     out: list[bytes] = []
     for part in parts:
-        out += (_TAG, _length(len(part)), part)
+        out += (_TAG, varint(len(part)), part)
     return b"".join(out)
+
+
+def varint(number: int) -> bytes:
+    """`number` as protobuf writes it: seven bits a byte, the lowest first."""
+    if number < 0x80:
+        return bytes((number,))
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    return bytes((number & 0x7F | 0x80,)) + varint(number >> 7)
 
 
 GOING_AWAY: Final = calls.ConnectResponse(going_away=True).SerializeToString()
@@ -135,12 +144,3 @@ def _too_many(what: str, limit: int) -> LimitExceeded:
     return LimitExceeded(
         f"a frame carries more than {limit} {what}. Send them in several frames.", field="frame"
     )
-
-
-def _length(size: int) -> bytes:
-    out = bytearray()
-    while size > 0x7F:
-        out.append(0x80 | (size & 0x7F))
-        size >>= 7
-    out.append(size)
-    return bytes(out)
