@@ -7,6 +7,7 @@ connection where a fault (a full disk, a file that may not be written) cannot be
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from hashlib import shake_128
 from pathlib import Path
 
 from checkpoint_router.backends.sqlite import SqliteStorage
@@ -29,9 +30,10 @@ async def shard(directory: Path) -> AsyncIterator[SqliteStorage]:
 
 
 def checkpoint(number: int, *, thread: ThreadKey = b.THREAD, size: int = 200) -> Append:
-    """A checkpoint with a body and a blob whose bytes name it."""
+    """A checkpoint with a body and a blob that begin with its name; the body cannot be packed."""
     blob = b.new_blob((f"<blob {thread.thread} {number}>" * size)[: size * 8])
-    body = (f"<body {thread.thread} {number}>" * size)[: size * 8].encode()
+    name = f"<body {thread.thread} {number}>".encode()
+    body = (name + shake_128(name).digest(size * 8))[: size * 8]
     event = b.checkpoint_event("s", number, checkpoint_id=f"c{number}", blobs=[blob], body=body)
     return b.append(event, thread=thread, blobs=[blob])
 

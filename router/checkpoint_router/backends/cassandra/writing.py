@@ -31,7 +31,7 @@ from checkpoint_router.core.answers import NewBlob
 from checkpoint_router.core.errors import Overloaded, Unavailable
 from checkpoint_router.core.ids import Dot, EventId, ThreadKey
 from checkpoint_router.core.records import Entry, Kind, pack_entry
-from checkpoint_router.storage.codec import seal_envelope
+from checkpoint_router.storage.codec import seal_envelope, seal_record
 from checkpoint_router.storage.logs import worth_a_log
 from checkpoint_router.storage.port import (
     Append,
@@ -255,7 +255,7 @@ class Writing:
         batch: list[Change] = []
         for one in chosen:
             append, row = one.append, one.row
-            record = seal_envelope(append.packed)
+            record = seal_record(append.packed)
             key = values.key_of(append.entry.id)
             parts = [(len(record), values.pieces(thread, gen, RECORD, key, actor, "", record))]
             placed = {b.hash: plan.place(b) for b in append.blobs}

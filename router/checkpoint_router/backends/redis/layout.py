@@ -26,7 +26,7 @@ from importlib import resources
 from typing import Final
 
 from checkpoint_router.core.ids import EventId, ThreadKey, leaf_of, slot_of
-from checkpoint_router.storage.codec import seal_envelope
+from checkpoint_router.storage.codec import seal_record
 
 FORMAT: Final = b"1"
 FORMAT_KEY: Final = "checkpoint-router:format"
@@ -89,7 +89,7 @@ def run_hash(run: str) -> bytes:
 
 def pack_record(names: Sequence[bytes], packed: bytes) -> bytes:
     """A record with the names of its values in front, which `read.lua` follows."""
-    return len(names).to_bytes(4, "big") + b"".join(names) + seal_envelope(packed)
+    return len(names).to_bytes(4, "big") + b"".join(names) + seal_record(packed)
 
 
 def record_body(row: bytes) -> bytes:

@@ -26,7 +26,7 @@ from checkpoint_router.core.ids import (
     slot_of,
 )
 from checkpoint_router.core.records import Kind, pack_entry, unpack_entry
-from checkpoint_router.storage.codec import open_envelope, seal_envelope
+from checkpoint_router.storage.codec import open_envelope, seal_envelope, seal_record
 from checkpoint_router.storage.port import (
     Append,
     Appended,
@@ -324,7 +324,7 @@ class Changes:
                 entry.checkpoint_id if shown else None,
                 entry.run_id if shown else None,
                 seal_envelope(pack_entry(entry)),
-                seal_envelope(append.packed),
+                seal_record(append.packed),
             )
         )
         self._set(self._counters, counter, n)
