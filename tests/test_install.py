@@ -25,6 +25,7 @@ MODULE_OF_SERVER_DEPENDENCY = {
     "grpcio-health-checking": "grpc_health",
     "grpcio-reflection": "grpc_reflection",
     "grpcio-status": "grpc_status",
+    "lz4": "lz4",
     "opentelemetry-exporter-otlp-proto-grpc": "opentelemetry.exporter.otlp.proto.grpc",
     "opentelemetry-sdk": "opentelemetry.sdk",
     "rich": "rich",
