@@ -6,15 +6,17 @@ these raises.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.errors import InvalidArgument, LimitExceeded, MissingId, WrongType
 from checkpoint_router.core.ids import checked_id
 
 
-class Names(NamedTuple):
+class Names(msgspec.Struct, frozen=True, gc=False):
     """The ids of a config, checked."""
 
     thread: str

@@ -111,8 +111,7 @@ def is_full(result: v1.CallResult) -> bool:
     )
 
 
-@dataclass(slots=True)
-class _Call(Generic[W]):
+class _Call(msgspec.Struct, Generic[W]):
     data: bytes
     waiter: W
     ends_at: float
@@ -201,7 +200,7 @@ class CallTable(Generic[W]):
             return None
         parts: list[bytes] = []
         size = 0
-        while self._takes(stream, state) and len(parts) < limits.FRAME_CALLS_MAX:
+        while len(parts) < limits.FRAME_CALLS_MAX and self._takes(stream, state):
             call_id = next(iter(self._waiting))
             call = self._calls[call_id]
             size += len(call.data)
@@ -211,9 +210,9 @@ class CallTable(Generic[W]):
             call.stream = stream
             state.under_way[call_id] = None
             parts.append(call.data)
+        if not state.cancelled:
+            return frame_of(parts) if parts else None
         told = state.cancelled[:CANCELS_PER_FRAME_MAX]
-        if not parts and not told:
-            return None
         del state.cancelled[: len(told)]
         return frame_of(parts) + packed_cancels(told)
 

@@ -167,6 +167,8 @@ class Links:
 class _Tries:
     """One call from its first try to its end: its bytes, its deadline, and what to do next."""
 
+    __slots__ = ("_deadline", "_refusal", "_refusals", "_seconds", "_target", "prepared")
+
     def __init__(
         self, target: Target, name: str, request: Message | bytes, seconds: float, waited: float
     ) -> None:

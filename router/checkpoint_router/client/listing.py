@@ -45,9 +45,9 @@ class Listing:
         last = configurable_of(before).get("checkpoint_id")
         self._query: core.ListQuery | None = core.ListQuery(
             tenant=reading.tenant,
-            thread=names and names.thread,
-            ns=None if any_ns else names and names.ns,
-            checkpoint_id=names and names.checkpoint_id,
+            thread=None if names is None else names.thread,
+            ns=None if names is None or any_ns else names.ns,
+            checkpoint_id=None if names is None else names.checkpoint_id,
             before=optional_id("before's checkpoint_id", last),
             filters=encode_filters(filter),
             session=None if self._run is None else self._run.session(inside=True),

@@ -216,7 +216,8 @@ class LoopLink:
 
     async def _deliver(self, stream: "_Stream", response: v1.ConnectResponse) -> None:
         current = self._table.current == stream.number
-        for at, result in enumerate(response.results):
+        results = response.results
+        for at, result in enumerate(results):
             if at and at % _AT_ONCE == 0:
                 # The callers that have their answers make their next calls now, and these go out:
                 # else router and client would wait for each other in turns.
@@ -224,7 +225,7 @@ class LoopLink:
             waiter = self._table.answered(stream.number, result.call_id, full=is_full(result))
             if waiter is not None:
                 settle(waiter, result)
-        if response.results and current:
+        if results and current:
             self._route.worked()
         if response.going_away and current:
             self._table.retire(stream.number)

@@ -8,8 +8,9 @@ values are serialised, and the order of a run's calls is fixed, before anything 
 """
 
 from collections.abc import Callable, Generator
-from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
+import msgspec
 from google.protobuf.message import Message
 
 from checkpoint_router.client.gathering import Turn
@@ -19,7 +20,7 @@ M = TypeVar("M", bound=Message)
 P = ParamSpec("P")
 
 
-class Call(NamedTuple):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """One call to a router."""
 
     name: str

@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from msgspec import structs
 
 from checkpoint_router.client import encoding
 from checkpoint_router.client.arguments import Names, checked_list, names_of
@@ -83,7 +84,7 @@ class Reading:
 
     def first(self, names: Names) -> Operation[Run]:
         """A call without a token reads before it writes, so that it has one."""
-        plain = names._replace(checkpoint_id=None)
+        plain = structs.replace(names, checkpoint_id=None)
         memory = self.sessions.thread(names.thread)
         before = memory.last
         answer, _ = yield from self._read(plain, with_blobs=False)

@@ -295,10 +295,9 @@ class RouterSaver(BaseCheckpointSaver[str]):
 
     def _bring(self, step: Step) -> Any:
         if isinstance(step, Call):
-            name, request, waited, meanwhile = step
             return self._links.call(
-                name, request, timeout_seconds=self._timeout_seconds, waited_seconds=waited,
-                meanwhile=meanwhile,
+                step.name, step.request, timeout_seconds=self._timeout_seconds,
+                waited_seconds=step.waited_seconds, meanwhile=step.meanwhile,
             )  # fmt: skip
         return step.wait() if isinstance(step, Turn) else None
 
@@ -318,10 +317,9 @@ class RouterSaver(BaseCheckpointSaver[str]):
             while True:
                 try:
                     if isinstance(step, Call):
-                        name, request, waited, meanwhile = step
                         answer = await self._links.acall(
-                            name, request, timeout_seconds=seconds, waited_seconds=waited,
-                            meanwhile=meanwhile,
+                            step.name, step.request, timeout_seconds=seconds,
+                            waited_seconds=step.waited_seconds, meanwhile=step.meanwhile,
                         )  # fmt: skip
                     else:
                         answer = (await step) if isinstance(step, Turn) else None

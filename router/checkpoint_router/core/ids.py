@@ -54,6 +54,9 @@ class Dot(msgspec.Struct, frozen=True, order=True, gc=False):
 
 def checked_id(what: str, value: str, *, empty: bool = False) -> str:
     """`value` if it may be used as an id called `what`; says what is wrong with it if not."""
+    usual = type(value) is str and value.isascii() and 0 < len(value) <= limits.ID_BYTES_MAX
+    if usual and "\x00" not in value:
+        return value
     if type(value) is not str:
         if not isinstance(value, str):
             raise InvalidArgument(f"{what} must be text, not {type(value).__name__}.", field=what)
