@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -322,6 +323,57 @@ async def test_a_put_that_is_given_up_while_it_is_stored_is_known_without_readin
             await asyncio.sleep(0)
     assert storage.images == before
     assert admission._unread == 0
+
+
+class SaysNoMore(Flood):
+    """A client that ends its half of the stream while it is sent an answer."""
+
+    def __init__(self, frames: list[bytes]) -> None:
+        super().__init__(frames)
+        self._is_sent = asyncio.Event()
+
+    async def read(self) -> Any:
+        if not self.frames:
+            await self._is_sent.wait()
+        return await super().read()
+
+    async def write(self, frame: bytes) -> None:
+        self._is_sent.set()
+        await super().write(frame)
+
+
+class Gone(SaysNoMore):
+    """A client that has left when its answer comes."""
+
+    async def write(self, frame: bytes) -> None:
+        await super().write(frame)
+        raise grpc.aio.InternalError
+
+
+@pytest.mark.parametrize(
+    ("client_of", "ends"), [(SaysNoMore, DeadlineExceeded), (Gone, CancelledError)]
+)
+async def test_an_answer_that_its_call_sends_itself_ends_the_stream_if_nobody_reads_it(
+    thread: ThreadKey, segment: bytes, client_of: type[Flood], ends: type[BaseException]
+) -> None:
+    storage = SlowAnswers()
+    engine = Engine(storage, now_ms=lambda: 1, version="test")
+    await engine.open()
+    seen = await engine.get_tuple(thread, "", None, None, deadline=float("inf"))
+    put = call_of("put", put_request(thread, first_event(seen, segment)), 1)
+    client: Any = client_of([calls.ConnectRequest(calls=[put]).SerializeToString()])
+    admission = Admission()
+    connection = Connection(Router(engine=engine, admission=admission), client, stall_seconds=0.1)
+    stream = asyncio.create_task(connection.run())
+    async with asyncio.timeout(SECONDS):
+        await storage.has_it.wait()
+        storage.say_so.set()
+        if ends is DeadlineExceeded:
+            await connection.stalled.wait()
+        client.reads_on.set()
+        with pytest.raises(ends):
+            await stream
+    assert (admission._unread, admission._sending) == (0, {})
 
 
 async def left_of_a_flood(engine: Engine, frames: list[bytes]) -> int:

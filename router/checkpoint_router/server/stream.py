@@ -6,7 +6,7 @@ Owner: one `Connection` for each open stream; its calls are tasks of it and end 
   client does not read: the transport's flow control then slows the client, and memory stays.
 * What waits to be read is counted over all streams (`admission`), each byte until it was sent.
 * What is ready when the loop comes round goes out in one frame. There is no timer that waits for
-  more.
+  more. The answer of a call that had to wait, while no other is under way, goes out at once.
 * A client that does not read loses its calls and answers: one frame stays until it reads on and
   learns why, or its connection ends, at the latest when others need the memory. (gRPC ends no
   stream while a message waits to be sent.)
@@ -61,9 +61,12 @@ class Connection:
         self._sending_bytes = 0
         self._large = asyncio.Semaphore(limits.LARGE_ANSWERS_PER_STREAM_MAX)
         self._reading = True
+        self._taking = False
+        """A frame is being taken: more of its calls may have an answer at once."""
         self._leaving = False
         self._said_so = False
         self._dropped = False
+        self._gone = False
         self._reader: asyncio.Task[None] | None = None
         self._writing_until: float | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -133,6 +136,7 @@ class Connection:
 
     def _take(self, raw: bytes) -> None:
         parts, cancelled = parts_of(raw)
+        self._taking = True
         begun = set()
         for part in parts:
             call_id = call_id_of(part)
@@ -143,40 +147,35 @@ class Connection:
                 )
             begun.add(call_id)
             self._begin(call_id, part)
+        self._taking = False
         for call_id in cancelled:
-            task = self._under_way.get(call_id)
-            if task is not None:
-                self._cancel(task)
+            self._cancel(call_id)
 
     def _begin(self, call_id: int, part: bytes) -> None:
         try:
             self._router.admission.take_bytes(len(part))
         except RouterError as e:
-            self._refuse(call_id, e)
+            self._offer(_refusal(call_id, e))
             self._wake()
             return
         task = _begun(self._serve(call_id, part))
         if not task.done():
             self._under_way[call_id] = task
 
-    def _done(self, call_id: int, size: int) -> None:
-        self._router.admission.give_bytes(size)
-        self._under_way.pop(call_id, None)  # absent: it never had to wait
-        self._wake()
-
-    def _cancel(self, task: asyncio.Task[None]) -> None:
+    def _cancel(self, call_id: int) -> None:
         # Not now: a task that is cancelled before it has begun never comes to its end.
-        asyncio.get_running_loop().call_soon(self._cancel_begun, task)
+        asyncio.get_running_loop().call_soon(self._cancel_begun, call_id)
 
-    def _cancel_begun(self, task: asyncio.Task[None]) -> None:
+    def _cancel_begun(self, call_id: int) -> None:
         # What the storage takes in, the engine must learn: such a call goes to its end.
-        if task not in self._router.engine.storing:
+        task = self._under_way.get(call_id)
+        if task is not None and task not in self._router.engine.storing:
             task.cancel()
 
     # One call -----------------------------------------------------------------------------------
 
     async def _serve(self, call_id: int, part: bytes) -> None:
-        result = calls.CallResult(call_id=call_id)
+        result, packed = calls.CallResult(call_id=call_id), b""
         try:
             # Parsed in the step that checks it: bytes that unfold into much do not gather.
             call, handler, request = _request_of(call_id, part)
@@ -198,13 +197,22 @@ class Connection:
                 await work
                 packed = result.SerializeToString()
         except RouterError as e:
-            self._refuse(call_id, e)
+            packed = _refusal(call_id, e)
         except Exception as e:  # noqa: BLE001  # nothing that a call does may end its stream
-            self._refuse(call_id, incident(e, "a call"))
-        else:
-            self._offer(packed)
+            packed = _refusal(call_id, incident(e, "a call"))
         finally:
-            self._done(call_id, len(part))
+            self._router.admission.give_bytes(len(part))
+            self._under_way.pop(call_id, None)  # absent: it never had to wait
+            if not packed:
+                self._wake()
+        self._offer(packed)
+        if not (self._under_way or self._taking or self._leaving or self._dropped) and (
+            self._writing_until is None
+        ):
+            # The writer would come a turn of the loop later, and find nothing more.
+            await self._send(self._frame())
+        else:
+            self._wake()
 
     async def _large_answer(
         self, work: Coroutine[Any, Any, None], result: calls.CallResult, what: str
@@ -228,11 +236,6 @@ class Connection:
             self._router.admission.take_tenant(tenant)
             self._tenant = tenant
 
-    def _refuse(self, call_id: int, error: RouterError) -> None:
-        result = calls.CallResult(call_id=call_id)
-        fill_error(result.error, error)
-        self._offer(result.SerializeToString())
-
     def _offer(self, packed: bytes) -> None:
         if self._dropped:
             return  # of a call that had to go to its end
@@ -244,19 +247,31 @@ class Connection:
 
     async def _write(self, reader: asyncio.Task[None]) -> None:
         while True:
-            if self._leaving and not self._said_so:
+            if self._writing_until is not None:
+                await self._rest()  # a call sends its answer itself
+            elif self._gone:
+                raise asyncio.CancelledError
+            elif self.stalled.is_set():
+                raise DeadlineExceeded(
+                    f"the client did not read its answers for {self._stall_seconds:.3g} s. Read "
+                    f"the stream while calls are under way."
+                )
+            elif self._leaving and not self._said_so:
                 self._said_so = True
                 reader.cancel()
                 await self._send(GOING_AWAY)
             elif self._ready:
                 await self._send(self._frame())
             elif self._under_way or (self._reading and not self._leaving):
-                self._writer_rests = asyncio.get_running_loop().create_future()
-                await self._writer_rests
+                await self._rest()
             else:
                 if reader.done() and not reader.cancelled():
                     reader.result()  # raises what ended the reading
                 return
+
+    async def _rest(self) -> None:
+        self._writer_rests = asyncio.get_running_loop().create_future()
+        await self._writer_rests
 
     def _frame(self) -> bytes:
         parts = [self._ready.popleft()]
@@ -281,20 +296,15 @@ class Connection:
         admission.sending(self)
         try:
             await self._context.write(frame)
-        except grpc.aio.InternalError:
-            # The connection went. gRPC cancels this task for that too, now or a moment later.
-            raise asyncio.CancelledError from None
+        except grpc.aio.BaseError:
+            # The connection went. gRPC cancels the stream for that too, now or a moment later.
+            self._gone = True
         finally:
             admission.sent(self)
             admission.give_answer(self._sending_bytes)
             self._sending_bytes = 0
-        self._writing_until = None
-        if self.stalled.is_set():
-            raise DeadlineExceeded(
-                f"the client did not read its answers for {self._stall_seconds:.3g} s. Read the "
-                f"stream while calls are under way."
-            )
-        self._reader_wakes.set()
+            self._writing_until = None
+            self._wake()
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         # One timer that looks now and then, since one for each frame would cost more than all
@@ -312,8 +322,8 @@ class Connection:
         self._dropped = True
         if self._reader is not None:
             self._reader.cancel()
-        for task in self._under_way.values():
-            self._cancel(task)
+        for call_id in self._under_way:
+            self._cancel(call_id)
         self._ready.clear()
         self._router.admission.give_answer(self._ready_bytes)
         self._ready_bytes = 0
@@ -349,6 +359,12 @@ def _request_of(call_id: int, part: bytes) -> tuple[calls.Call, Handler, Any]:
             field="request",
         )
     return call, CALLS[name], getattr(call, name)
+
+
+def _refusal(call_id: int, error: RouterError) -> bytes:
+    result = calls.CallResult(call_id=call_id)
+    fill_error(result.error, error)
+    return result.SerializeToString()
 
 
 def _seen(reader: asyncio.Task[None]) -> None:
