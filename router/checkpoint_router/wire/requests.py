@@ -74,21 +74,6 @@ def put_of(
     return thread_of(message), event, packed, digest_of(sent), blobs_of(blobs) if blobs else ()
 
 
-def fill_put(
-    message: "PutMessage",
-    thread: ThreadKey,
-    packed: bytes,
-    digest: bytes,
-    blobs: Iterable[NewBlob],
-) -> None:
-    """Writes a put of a packed event into `message`: a PutRequest for a checkpoint, else a
-    PutWritesRequest."""
-    fill_thread(message, thread)
-    message.event.packed = packed
-    message.event.digest = digest
-    fill_blobs(message.blobs, blobs)
-
-
 def put_blobs_of(message: calls.PutBlobsRequest) -> tuple[ThreadKey, int, tuple[NewBlob, ...]]:
     """Thread, generation and blobs."""
     if not 0 < message.generation <= limits.INTEGER_MAX:
