@@ -93,7 +93,8 @@ def put_answer_of(message: "PutMessage") -> PutAnswer:
 
 def fill_put_answer(message: "PutMessage", answer: PutAnswer) -> None:
     """Writes `answer` into `message`."""
-    message.missing.extend(answer.missing)
+    if answer.missing:
+        message.missing.extend(answer.missing)
     fill_clock(message.clock, answer.clock)
 
 
