@@ -31,7 +31,7 @@ from tests.saver.calls import Calls
 from tests.saver.conftest import conflicts_of
 from tests.saver.shapes import TASK, body, chain, cid, conf
 from tests.unit.sqlite_shard import checkpoint, on_writer, shard
-from tests.wire.raw import ask_unary
+from tests.wire.raw import ask_raw
 
 SECONDS_MAX = 30.0
 
@@ -164,9 +164,9 @@ class _Lost:
     """In the place of a saver's links: calls that nobody answers in time, and what they were."""
 
     def __init__(self) -> None:
-        self.requests: list[Any] = []
+        self.requests: list[bytes] = []
 
-    def __call__(self, name: str, request: Any, **_: Any) -> Any:
+    def __call__(self, name: str, request: bytes, **_: Any) -> Any:
         self.requests.append(request)
         raise DeadlineExceeded("nobody waits any more.")
 
@@ -185,7 +185,7 @@ async def a_call_that_lands_after_it_was_given_up_is_no_rival(
             await calls.put(before.config, body(cid(2)), {}, {})
     again = await calls.read(conf())
     await calls.put(again.config, body(cid(3)), {}, {})
-    await asyncio.to_thread(ask_unary, router.address, "put", lost.requests[0])
+    await asyncio.to_thread(ask_raw, router.address, "Put", lost.requests[0])
     assert (await calls.read(conf())).checkpoint["id"] == cid(3)
 
 
