@@ -81,9 +81,9 @@ def checked_id(what: str, value: str, *, empty: bool = False) -> str:
 
 def checked_tenant(value: str) -> str:
     """`value` if it may name a tenant."""
-    if type(value) is str and value.isascii() and "\x00" not in value:
-        if 0 < len(value) <= limits.TENANT_BYTES_MAX:
-            return value  # the usual case
+    usual = type(value) is str and 0 < len(value) <= limits.TENANT_BYTES_MAX and value.isascii()
+    if usual and "\x00" not in value:
+        return value
     if checked_id("tenant", value) and len(value.encode()) > limits.TENANT_BYTES_MAX:
         raise LimitExceeded(
             f"tenant is longer than {limits.TENANT_BYTES_MAX} bytes. Use a shorter name.",
