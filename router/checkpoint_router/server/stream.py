@@ -211,6 +211,8 @@ class Connection:
         ):
             # The writer would come a turn of the loop later, and find nothing more.
             await self._send(self._frame())
+            if not self._reading or self._leaving or self._ready or self._gone or self._dropped:
+                self._wake()
         else:
             self._wake()
 
@@ -304,7 +306,7 @@ class Connection:
             admission.give_answer(self._sending_bytes)
             self._sending_bytes = 0
             self._writing_until = None
-            self._wake()
+            self._reader_wakes.set()
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         # One timer that looks now and then, since one for each frame would cost more than all
