@@ -211,7 +211,7 @@ class Connection:
         ):
             # The writer would come a turn of the loop later, and find nothing more.
             await self._send(self._frame())
-            if not self._reading or self._leaving or self._ready or self._gone or self._dropped:
+            if self._wanted():
                 self._wake()
         else:
             self._wake()
@@ -270,6 +270,11 @@ class Connection:
                 if reader.done() and not reader.cancelled():
                     reader.result()  # raises what ended the reading
                 return
+
+    def _wanted(self) -> bool:
+        """Whether the writer would find something."""
+        ends = self._leaving or self._dropped or self._gone or not self._reading
+        return ends or bool(self._ready)
 
     async def _rest(self) -> None:
         self._writer_rests = asyncio.get_running_loop().create_future()
