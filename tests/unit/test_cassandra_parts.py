@@ -132,7 +132,7 @@ async def test_a_part_that_was_renewed_has_what_it_had_and_grows_and_shrinks_on(
 async def test_a_part_is_renewed_after_so_many_removals_and_its_reads_meet_none_of_them(
     one: CassandraStorage, two: CassandraStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "RENEW_EACH", 5)
+    monkeypatch.setattr(parts, "RENEW_EACH", {"t": 5, "c": 5})
     await put(one, "stays")
     for number in range(12):
         await put(one, f"goes{number}")
@@ -241,7 +241,7 @@ async def test_a_renewal_whose_router_died_half_way_hides_nothing_and_the_next_o
 async def test_two_routers_that_put_remove_and_renew_at_once_lose_and_keep_nothing(
     one: CassandraStorage, two: CassandraStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "RENEW_EACH", 4)
+    monkeypatch.setattr(parts, "RENEW_EACH", {"t": 4, "c": 4})
 
     async def live(storage: CassandraStorage, name: str) -> None:
         for number in range(20):

@@ -23,12 +23,13 @@ from checkpoint_router.backends.cassandra.session import Change, Session
 from checkpoint_router.backends.cassandra.statements import ENDED, ROW, Name
 from checkpoint_router.core.ids import ThreadKey
 
-RENEWED: Final = ("t", "c")
-"""How the names of those parts begin from which rows are removed."""
-
-RENEW_EACH: Final = 2_000
+RENEW_EACH: Final = {"t": 125, "c": 2_000}
 """Rows that one router removes from a part before it renews it, or as many as were left the last
-time, if that is more. Larger: reads walk over more. Smaller: more is copied."""
+time, if that is more; by how the part's name begins. Larger: reads walk over more. Smaller: more is
+copied. A list of threads reads sixteen parts at once, so each of them has a sixteenth."""
+
+RENEWED: Final = tuple(RENEW_EACH)
+"""How the names of those parts begin from which rows are removed."""
 
 KNOWN_MAX: Final = 10_000
 """Parts whose versions are remembered. One that is not costs a read."""
@@ -104,7 +105,7 @@ class Parts:
     def removed(self, part: Part, rows: int) -> bool:
         """Counts rows that this process removed: whether the part had better be renewed."""
         count = self._removed[part] = self._removed.get(part, 0) + rows
-        return count >= max(RENEW_EACH, self._left.get(part, 0))
+        return count >= max(RENEW_EACH[part[1][0]], self._left.get(part, 0))
 
     async def renew(self, part: Part) -> None:
         """Copies what is left of a part into its next version, and drops what was before."""
