@@ -60,11 +60,6 @@ class _Torn:
     def __init__(self, conn: sqlite3.Connection) -> None:
         self._conn = conn
 
-    def execute(self, statement: str, row: Any) -> sqlite3.Cursor:
-        self._conn.execute("COMMIT")
-        self._conn.execute("BEGIN IMMEDIATE")
-        return self._conn.execute(statement, row)
-
     def executemany(self, statement: str, rows: Any) -> sqlite3.Cursor:
         self._conn.execute("COMMIT")
         self._conn.execute("BEGIN IMMEDIATE")

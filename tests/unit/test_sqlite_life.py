@@ -246,8 +246,9 @@ class TestOlderFiles:
         async with shard(tmp_path) as storage:
             assert (await storage.facts()).alarms == ()
 
+    @pytest.mark.parametrize("number", [3, 4], ids=["a repeat", "a new call"])
     async def test_a_file_that_loses_rows_while_it_is_open_costs_the_actor_not_a_dot(
-        self, tmp_path: Path
+        self, tmp_path: Path, number: int
     ) -> None:
         async with shard(tmp_path) as storage:
             await fill(storage, 1, 3)
@@ -255,8 +256,8 @@ class TestOlderFiles:
             with tables(storage) as conn:
                 conn.execute("DELETE FROM event WHERE n > 1")
             with pytest.raises(Unavailable, match="changed from outside"):
-                await storage.append(checkpoint(4))
-            answer = await storage.append(checkpoint(4))
+                await storage.append(checkpoint(number))
+            answer = await storage.append(checkpoint(number))
             assert isinstance(answer, Stored)
             assert answer.dot.actor == storage.actor != first
             assert answer.dot.n == 1

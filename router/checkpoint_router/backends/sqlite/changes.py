@@ -92,8 +92,7 @@ class Changes:
         self._seq_is_due = False
 
     def look(self) -> None:
-        """Sees that the file has all that was committed. Raises WentBack. A transaction that stores
-        one event need not: that one's row tells as much."""
+        """Sees that the file has all that was committed. Raises WentBack."""
         (self._top,) = self._conn.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()
         if self._top < self._newest:
             raise WentBack
@@ -149,15 +148,10 @@ class Changes:
 
     def _flush(self) -> None:
         self._values.flush()
-        events = self._events
-        if len(events) == 1:
-            self._top = self._conn.execute(_INSERT_EVENT, events[0]).lastrowid or 0
-            if self._top <= self._newest:
-                raise WentBack
-        elif events:
-            self._conn.executemany(_INSERT_EVENT, events)
-            self._top += len(events)
-        events.clear()
+        if self._events:
+            self._conn.executemany(_INSERT_EVENT, self._events)
+            self._top += len(self._events)
+            self._events.clear()
 
     def _set(self, memory: dict[Any, Any], key: Any, value: Any) -> None:
         self._undo.append((memory, key, memory.get(key, _ABSENT)))

@@ -325,8 +325,7 @@ class Writer:
         self.conn.execute("BEGIN IMMEDIATE")
         before = self.conn.total_changes
         self._changes.begun(self._seq + 1)
-        if len(group) > 1 or not group[0].small:
-            self._changes.look()
+        self._changes.look()
         values = [job.work(self._changes) for job in group]
         self._changes.finish()
         return _Opened(values, self.conn.total_changes != before)
