@@ -38,10 +38,8 @@ def blob_hash(tag: str, value: bytes) -> bytes:
     are hashed too, since without them two values could share one stream of bytes.
     """
     cut = head_length(tag, value)
-    h = _tag_hasher(tag).copy()
-    h.update(memoryview(value)[cut:] if cut else value)
-    h.update(value[:cut] + bytes((cut,)))
-    return h.digest()
+    body = memoryview(value)[cut:] if cut else value
+    return blob_name(body_hasher(tag, body), value[:cut])
 
 
 def body_hasher(tag: str, body: bytes | memoryview) -> "blake2b":

@@ -7,7 +7,7 @@ never edited once it was released; another one gets a flag of its own in `codec`
 from typing import Final
 
 RECORDS: Final = (
-    rb"langchain_core.messages.systemSystemMessagelangchain_core.messages.tool"
+    b"langchain_core.messages.systemSystemMessagelangchain_core.messages.tool"
     b"\xabToolMessage\xactool_call_idstatus\xa7success\xa8artifact"
     b"langchain_core.messages.ai\xa9AIMessage\x89langchain_core.messages.human\xacHumanMessage\x86"
     b"\xa7content\xda\xb1additional_kwargs\x80\xb1response_metadata\x80\xa4type\xa5human\xa4type"
