@@ -110,6 +110,29 @@ async def test_a_tenants_threads_are_spread_over_parts_and_listed_in_the_order_o
     assert max(sizes[1:]) < 20
 
 
+async def test_a_page_of_threads_asks_all_parts_once(
+    one: CassandraStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And looks once whether they are still the parts; they need not be asked for a name each."""
+    keys = [ThreadKey(TENANT, f"thread {number:03d}") for number in range(120)]
+    await asyncio.gather(*(one.append(checkpoint(key)) for key in keys))
+    asked: list[Name] = []
+    read = one._parts.session.read
+
+    def noted(name: Name, *values: Any) -> Any:
+        asked.append(name)
+        return read(name, *values)
+
+    monkeypatch.setattr(one._parts.session, "read", noted)
+    after = ""
+    for first in range(0, 120, 10):
+        asked.clear()
+        found = await one.threads(TENANT, after, 10)
+        assert found == [key.thread for key in keys[first : first + 10]]
+        assert asked == [Name.LISTS_AFTER, Name.PARTS]
+        after = found[-1]
+
+
 async def test_a_part_that_was_renewed_has_what_it_had_and_grows_and_shrinks_on(
     one: CassandraStorage, two: CassandraStorage
 ) -> None:

@@ -80,6 +80,12 @@ class Parts:
         known = self._known.get(part)
         return await self.look(part) if known is None else known[0]
 
+    async def versions_of(self, tenant: str, parts: Sequence[str]) -> dict[str, Versions]:
+        """The same for several parts of a tenant."""
+        known = [self._known.get((tenant, part)) for part in parts]
+        found = {part: one[0] for part, one in zip(parts, known, strict=True) if one is not None}
+        return found if len(found) == len(parts) else await self.look_at(tenant, parts)
+
     async def look(self, part: Part) -> Versions:
         """As a quorum has them."""
         return (await self.look_at(part[0], [part[1]]))[part[1]]
