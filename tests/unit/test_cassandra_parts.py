@@ -13,7 +13,7 @@ import pytest
 
 from checkpoint_router.backends.cassandra import CassandraStorage, parts
 from checkpoint_router.backends.cassandra.check import CassandraShard
-from checkpoint_router.backends.cassandra.listings import SHARES, thread_line
+from checkpoint_router.backends.cassandra.listings import BEGINNING, SHARES, thread_line
 from checkpoint_router.backends.cassandra.parts import Part, Parts, Versions
 from checkpoint_router.backends.cassandra.statements import REMOVED, Name
 from checkpoint_router.core.ids import ThreadKey
@@ -63,7 +63,7 @@ async def renew(storage: CassandraStorage) -> None:
 
 
 def newest_part() -> Part:
-    return TENANT, "cc00000"
+    return TENANT, "c" + "c00000-"[:BEGINNING]
 
 
 async def listed(storages: tuple[CassandraStorage, ...], *names: str) -> None:
@@ -78,6 +78,19 @@ async def listed(storages: tuple[CassandraStorage, ...], *names: str) -> None:
             while rows := await storage.newest(TENANT, newest[-1] if newest else None, limit):
                 newest += rows
             assert [name for _, name in newest] == sorted(map(named, names), reverse=True)
+
+
+def reads(storage: CassandraStorage, monkeypatch: pytest.MonkeyPatch) -> list[Name]:
+    """What the storage asks for from now on."""
+    asked: list[Name] = []
+    read = storage._parts.session.read
+
+    def noted(name: Name, *values: Any) -> Any:
+        asked.append(name)
+        return read(name, *values)
+
+    monkeypatch.setattr(storage._parts.session, "read", noted)
+    return asked
 
 
 async def stored(storage: CassandraStorage, name: str) -> int:
@@ -116,14 +129,7 @@ async def test_a_page_of_threads_asks_all_parts_once(
     """And looks once whether they are still the parts; they need not be asked for a name each."""
     keys = [ThreadKey(TENANT, f"thread {number:03d}") for number in range(120)]
     await asyncio.gather(*(one.append(checkpoint(key)) for key in keys))
-    asked: list[Name] = []
-    read = one._parts.session.read
-
-    def noted(name: Name, *values: Any) -> Any:
-        asked.append(name)
-        return read(name, *values)
-
-    monkeypatch.setattr(one._parts.session, "read", noted)
+    asked = reads(one, monkeypatch)
     after = ""
     for first in range(0, 120, 10):
         asked.clear()
@@ -131,6 +137,29 @@ async def test_a_page_of_threads_asks_all_parts_once(
         assert found == [key.thread for key in keys[first : first + 10]]
         assert asked == [Name.LISTS_AFTER, Name.PARTS]
         after = found[-1]
+
+
+async def test_checkpoints_that_lie_far_apart_are_found_in_more_and_more_parts_at_once(
+    one: CassandraStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one part has more of them than are asked for."""
+    key = thread("a")
+    ids = [
+        f"{number:07d}-{same}" for number in range(40) for same in range(7 if number == 9 else 1)
+    ]
+    for index, id in enumerate(ids, 1):
+        head = None if index > 1 else b.header(b.token(key))
+        event = b.checkpoint_event(key.thread, index, checkpoint_id=id, head=head)
+        assert isinstance(await one.append(b.append(event, thread=key)), Stored)
+    asked = reads(one, monkeypatch)
+    for limit in (3, 5, 100):
+        found: list[tuple[str, str]] = []
+        while rows := await one.newest(TENANT, found[-1] if found else None, limit):
+            found += rows
+        assert found == [(id, key.thread) for id in reversed(ids)]
+    asked.clear()
+    await one.newest(TENANT, None, 20)
+    assert asked.count(Name.LISTS_BELOW) == 3
 
 
 async def test_a_part_that_was_renewed_has_what_it_had_and_grows_and_shrinks_on(

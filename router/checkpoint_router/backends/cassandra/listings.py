@@ -8,7 +8,7 @@ Of parts from which rows are removed there are versions (`parts`).
 
 Parts of a tenant: `t` with a digit, which a thread's name makes, has a sixteenth of its threads;
 `c` with the first characters of a checkpoint id has the checkpoints that begin so, and `b` those
-beginnings, so that no part grows for ever (six characters of a version 6 UUID are about two hours);
+beginnings, so that no part grows for ever (seven characters of a version 6 UUID are seven minutes);
 `r` with a run has its threads, which a reader looks at. `s` with a slot, of no tenant, has the
 slot's threads, and is never removed from.
 """
@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import xxhash
 
@@ -38,8 +38,10 @@ Line = tuple[str, str, str, str, str]
 Written = list[tuple[Line, int]]
 """Lines with the version of their part that they were written to."""
 
-BEGINNING: Final = 6
-"""Characters of a checkpoint id that name its part."""
+BEGINNING: Final = 7
+"""Characters of a checkpoint id that name its part. Fewer: a part has more of a busy tenant, at
+some 150 bytes each, and 100 MB with 1,500 a second. More: who lists what a tenant that does little
+has newest looks into more parts."""
 
 _ABOVE_ALL: Final = "\U0010ffff" * 257
 """Above each id: an id has at most 1,024 bytes."""
@@ -56,6 +58,9 @@ SHARES: Final = 16
 """Parts that a tenant's threads are spread over, for good: a thread's part follows from its name
 and this. More: a list of them looks into more. Fewer: a partition becomes
 large earlier; at 80 bytes a thread these reach 100 MB each with twenty million threads."""
+
+_ROWS_MAX: Final = 4_096
+"""Of parts that are read at once."""
 
 _BEGINNINGS_MAX: Final = 10_000
 """Parts that are remembered as written."""
@@ -199,29 +204,28 @@ class Listings:
         await asyncio.gather(*renewals, return_exceptions=True)
 
     async def _rows(
-        self, part: Part, limit: int, name: Name, *bound: str, down: bool = False
-    ) -> list[Row]:
-        """Rows of all versions of a part, as one part would have them."""
-        versions = await self.parts.versions(part)
+        self, tenant: str, parts: Sequence[str], name: Name, *bound: Any
+    ) -> dict[str, list[Row]]:
+        """Rows of some parts of a tenant, each in order and as if it had no versions."""
+        versions = await self.parts.versions_of(tenant, parts)
         while True:
-            found = await asyncio.gather(
-                *(
-                    self._session.read(name, part[0], version, *bound, limit)
-                    for version in versions.names(part)
-                )
-            )
-            before, versions = versions, await self.parts.look(part)
+            there = [one for part in parts for one in versions[part].names((tenant, part))]
+            rows = await self._session.read(name, tenant, there, *bound)
+            before, versions = versions, await self.parts.look_at(tenant, parts)
             if versions == before:
                 break  # Else rows may have gone to a version that was not read.
-        rows = {row for some in found for row in some}
-        return sorted(rows, reverse=down)[:limit]
+        found: dict[str, set[Row]] = {part: set() for part in parts}
+        for part, *row in rows:
+            found[part_of(part)].add(tuple(row))
+        return {part: sorted(some) for part, some in found.items()}
 
     async def threads(self, tenant: str, after: str, limit: int) -> list[str]:
         """See `Storage.threads`."""
         found: list[str] = []
-        each = _of_each(limit)
+        parts, each = [f"t{share:x}" for share in range(SHARES)], _of_each(limit)
         while len(found) < limit:
-            shares = await self._shares(tenant, after, each)
+            read = await self._rows(tenant, parts, Name.LISTS_AFTER, after, each)
+            shares = list(read.values())
             # Up to the first of these nothing is missing.
             ends = [rows[each - 1][0] for rows in shares if len(rows) >= each]
             names = {k1 for rows in shares for k1, _, _ in rows if not ends or k1 <= min(ends)}
@@ -230,21 +234,6 @@ class Listings:
                 break
             after = min(ends)
         return found[:limit]
-
-    async def _shares(self, tenant: str, after: str, each: int) -> list[list[Row]]:
-        """Of each part of a tenant's threads at least so many rows, if it has them, in order."""
-        parts = [f"t{share:x}" for share in range(SHARES)]
-        versions = await self.parts.versions_of(tenant, parts)
-        while True:
-            names = [name for part in parts for name in versions[part].names((tenant, part))]
-            rows = await self._session.read(Name.LISTS_AFTER, tenant, names, after, each)
-            before, versions = versions, await self.parts.look_at(tenant, parts)
-            if versions == before:
-                break  # As for one part.
-        found: dict[str, set[Row]] = {part: set() for part in parts}
-        for name, *row in rows:
-            found[part_of(name)].add(tuple(row))
-        return [sorted(some) for some in found.values()]
 
     async def slot_threads(
         self, slot: int, after: tuple[int, str, str] | None, limit: int
@@ -260,31 +249,35 @@ class Listings:
         """See `Storage.newest`."""
         found: list[tuple[str, str]] = []
         below = before or (_ABOVE_ALL, "")
-        begins = "" if before is None else before[0][:BEGINNING]
-        bound = (_ABOVE_ALL, "") if before is None else (begins, "\x01")
+        bound = (_ABOVE_ALL, "") if before is None else (before[0][:BEGINNING], "\x01")
+        together = 1
         while len(found) < limit:
-            some = await self._session.read(Name.LIST_BELOW, tenant, "b", *bound, 16)
-            for begins, _, _ in some:
-                found += await self._newest_of(tenant, begins, below, limit - len(found))
-                if len(found) >= limit:
-                    return found
-            if len(some) < 16:
+            some = await self._session.read(Name.LIST_BELOW, tenant, "b", *bound, together)
+            parts = [f"c{begins}" for begins, _, _ in some]
+            found += await self._newest_of(tenant, parts, below, limit - len(found))
+            if len(some) < together:
                 break
             bound = (some[-1][0], "")
+            # A tenant that does little has few rows in each part, and more parts are asked at once.
+            together = min(4 * together, max(1, _ROWS_MAX // limit))
         return found
 
     async def _newest_of(
-        self, tenant: str, begins: str, below: tuple[str, str], limit: int
+        self, tenant: str, parts: Sequence[str], below: tuple[str, str], limit: int
     ) -> list[tuple[str, str]]:
+        """Of these parts, of which each is older than the one before."""
         found: list[tuple[str, str]] = []
-        while len(found) < limit:
-            part = (tenant, f"c{begins}")
-            rows = await self._rows(part, limit, Name.LIST_BELOW, *below, down=True)
-            # One checkpoint may be stored in several namespaces; equal ones follow each other.
-            found += dict.fromkeys((cid, thread) for cid, thread, _ in rows)
-            if len(rows) < limit:
+        while parts and len(found) < limit:
+            read = await self._rows(tenant, parts, Name.LISTS_BELOW, *below, limit)
+            for at, part in enumerate(parts):
+                rows = read[part][: -limit - 1 : -1]
+                # One checkpoint may be stored in several namespaces; equal ones follow each other.
+                found += dict.fromkeys((cid, thread) for cid, thread, _ in rows)
+                if len(rows) == limit:  # It may have more, that come before the next part's.
+                    parts, below = parts[at:], found[-1]
+                    break
+            else:
                 break
-            below = found[-1]
         return found[:limit]
 
     async def threads_of_run(self, tenant: str, run: str) -> list[str]:

@@ -113,6 +113,7 @@ class Name(StrEnum):
     LISTS_AFTER = "lists after k1"
     LIST_AFTER_ROW = "list after k1, k2, k3"
     LIST_BELOW = "list below k1, k2"
+    LISTS_BELOW = "lists below k1, k2"
     ALL_THREADS = "all generations of all threads"
     ALL_LISTS = "all parts of all tenants"
 
@@ -123,6 +124,7 @@ class Statement:
 
     text: str
     page: int = 1000
+    """0: all in one."""
 
 
 _PARTS: Final = {
@@ -239,6 +241,11 @@ _TEXTS: Final = {
     ),
     Name.LIST_AFTER_ROW: Statement("$list AND (k1, k2, k3) > (?, ?, ?) LIMIT ?"),
     Name.LIST_BELOW: Statement("$list AND (k1, k2) < (?, ?) $down LIMIT ?"),
+    Name.LISTS_BELOW: Statement(
+        "SELECT part, k1, k2, k3 FROM listing WHERE tenant = ? AND part IN ? AND (k1, k2) < (?, ?)"
+        " $down PER PARTITION LIMIT ?",
+        page=0,  # Cassandra makes no pages of several partitions in an order.
+    ),
     Name.ALL_THREADS: Statement("SELECT DISTINCT tenant, thread, gen FROM thread"),
     Name.ALL_LISTS: Statement("SELECT DISTINCT tenant, part FROM listing"),
 }
