@@ -2,9 +2,10 @@
 
 Threads come, grow, are pruned and go, as those of agents that are asked one thing and forgotten;
 a few stay for ever. All of it goes to the storage itself, without a router. In windows along the
-way it says how long reads take: a look at a thread that stays, its newest value, the newest
-checkpoints of the tenant, and its threads; on Cassandra also how many tombstones such a read met
-at the most, as the server traced it. It asserts nothing.
+way it says how long reads take: a look at a thread that never was, for comparison, one at a thread
+that stays, its newest value, the newest checkpoints of the tenant, and its threads; on Cassandra
+also how many tombstones such a read met at the most, as the server traced it, or a question mark
+where it had no time to. It asserts nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import ormsgpack
+from cassandra.query import TraceUnavailable
 
 from checkpoint_router.backends.cassandra import CassandraStorage
 from checkpoint_router.core.answers import NewBlob
@@ -188,10 +190,10 @@ class Tombstones:
     def __init__(self, storage: Storage) -> None:
         self._cassandra = storage if isinstance(storage, CassandraStorage) else None
 
-    async def met(self, read: Callable[[], Awaitable[Any]]) -> int | None:
-        """By `read`, which is done once."""
+    async def met(self, read: Callable[[], Awaitable[Any]]) -> str:
+        """By `read`, which is done once, as a column."""
         if self._cassandra is None:
-            return None
+            return ""
         driver = self._cassandra._parts.session._open_driver
         asked, send = [], driver.execute_async
 
@@ -205,7 +207,11 @@ class Tombstones:
             await read()
         finally:
             del driver.execute_async
-        return await asyncio.to_thread(lambda: max(map(_tombstones, asked), default=0))
+        try:
+            most = await asyncio.to_thread(lambda: max(map(_tombstones, asked), default=0))
+        except TraceUnavailable:
+            return "       ?"
+        return f"{most:>8,}"
 
 
 def _tombstones(response: Any) -> int:
@@ -218,6 +224,7 @@ async def window(storage: Storage, yard: Graveyard) -> str:
     """One line: milliseconds of each kind of read, the median and the worst of some."""
     life = yard.stays[0]
     kinds: dict[str, Callable[[], Awaitable[Any]]] = {
+        "nobody": lambda: storage.image(ThreadKey(TENANT, "nobody")),
         "look": lambda: storage.image(life.thread),
         "value": lambda: storage.blobs(life.thread, 1, [life.newest], 1 << 30),
         "newest": lambda: storage.newest(TENANT, None, 10),
@@ -230,8 +237,7 @@ async def window(storage: Storage, yard: Graveyard) -> str:
             began = time.perf_counter()
             await read()
             times.append((time.perf_counter() - began) * 1e3)
-        met = await Tombstones(storage).met(read)
-        dead = "" if met is None else f"{met:>8,}"
+        dead = await Tombstones(storage).met(read)
         parts.append(f"{statistics.median(times):>7.2f} {max(times):>7.1f}{dead}")
     return " |".join(parts)
 
@@ -248,7 +254,7 @@ async def main() -> None:
     await storage.open()
     yard = Graveyard(storage, options.seed)
     dead = "  tombst." if isinstance(storage, CassandraStorage) else ""
-    kinds = ("look", "value", "newest", "threads")
+    kinds = ("nobody", "look", "value", "newest", "threads")
     print("    puts  prunes deletes | " + " | ".join(f"{k:>7} worst{dead}" for k in kinds))
     try:
         for number in range(1, options.windows + 1):
