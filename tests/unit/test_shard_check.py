@@ -187,6 +187,7 @@ async def test_a_look_that_stops_goes_on_from_its_cursor_and_reads_each_thread_o
     for module, name, value in (
         (sqlite_check, "_AT_ONCE", 16),
         (cassandra_check, "_AT_ONCE_THREADS", 16),
+        (cassandra_check, "_NAMES_MAX", 40),
         (redis_check, "_PAGE", 16),
         (redis_check, "_NAMES_MAX", 20),
     ):

@@ -7,7 +7,6 @@ come too late for nothing; one is removed only if what it names can never come t
 
 import asyncio
 import secrets
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -30,6 +29,7 @@ from checkpoint_router.backends.cassandra.statements import LOG, RECORD, REMOVED
 from checkpoint_router.backends.cassandra.target import parse
 from checkpoint_router.backends.cassandra.values import key_of
 from checkpoint_router.core.ids import ThreadKey, slot_of
+from checkpoint_router.core.limits import SLOTS
 from checkpoint_router.core.records import Entry, Kind, unpack_entry
 from checkpoint_router.storage.codec import open_envelope
 from checkpoint_router.storage.port import ThreadImage
@@ -43,6 +43,13 @@ _PAGE: Final = 1000
 
 _AT_ONCE_THREADS: Final = 1000
 """Of a page. Fewer: those that look broken in it are waited for more often."""
+
+_NAMES_MAX: Final = 100_000
+"""Threads and rows of lists that are remembered, some 1 KB each. More: more memory. Fewer: all
+names are read more often."""
+
+_BEFORE_ALL: Final = (-(2**63),)
+"""The token before that of every partition."""
 
 _LISTS: Final = {
     "s": "the list of its slot's threads",
@@ -86,47 +93,87 @@ class CassandraShard:
         self.storage = storage
         self._session = storage.session
         self._parts = storage.parts
-        self._beyond: dict[ThreadKey, set[Line]] = defaultdict(set)
-        """Rows of lists by the thread that they name, where they may lead to nothing."""
-        self._threads: list[ThreadKey] | None = None
+        self._slots: dict[int, dict[ThreadKey, set[Line]]] = {}
+        """What is remembered: of the slots from `_first` on, up to `_end`, each thread, with the
+        rows of lists that name it and may lead to nothing."""
+        self._first = self._end = 0
+        self._held = 0
+        """Names and rows that are remembered."""
+        self._later = 0
+        """Threads of slots from `_end` on, as far as is known."""
 
     async def whole(self, *, repair: bool) -> list[Fault]:
         """Nothing: all belongs to a thread."""
         return []
 
     async def page(self, cursor: str, *, repair: bool) -> Page | None:
-        """By slot. All names are read at once, for Cassandra has them in no order of ours."""
+        """Slot by slot."""
         begin = place(cursor, "cassandra")
-        if self._threads is None:
-            self._threads = sorted(await self._all_threads(), key=lambda t: slot_of(t.thread))
-        slots = [slot_of(thread.thread) for thread in self._threads]
-        first = bisect_left(slots, begin)
-        if first == len(slots):
-            return None
-        end = bisect_left(slots, slots[min(first + _AT_ONCE_THREADS, len(slots)) - 1] + 1)
-        cursor = f"cassandra:{slots[end - 1] + 1}"
-        return Page(threads=self._threads[first:end], cursor=cursor, left=len(slots) - first)
+        numbers: list[int] = []
+        while not numbers:
+            if begin >= SLOTS:
+                return None
+            if not self._first <= begin < self._end:
+                await self._scan(begin)
+            numbers = sorted(number for number in self._slots if number >= begin)
+            begin = numbers[0] if numbers else self._end
+        left = self._later + sum(len(self._slots[number]) for number in numbers)
+        threads: list[ThreadKey] = []
+        for number in numbers:
+            threads += sorted(self._slots[number])
+            begin = number + 1
+            if len(threads) >= _AT_ONCE_THREADS:
+                break
+        return Page(threads=threads, cursor=f"cassandra:{begin}", left=left)
 
-    async def _all_threads(self) -> set[ThreadKey]:
-        partitions = await self._session.read(Name.ALL_THREADS)
-        found = {ThreadKey(tenant, name) for tenant, name, _ in partitions}
-        for tenant, part in await self._session.read(Name.ALL_LISTS):
-            async for rows in self._pages(tenant, part):
-                if not tenant:
-                    found |= {ThreadKey(*row[1:]) for row in rows}
-                elif part_of(part)[0] == "t":
-                    for row in rows:
-                        self._beyond[ThreadKey(tenant, row[0])].add((tenant, part, *row))
-                elif part_of(part)[0] == "c":
-                    await self._lead_nowhere(tenant, part, rows)
-        return found | self._beyond.keys()
+    async def _scan(self, first: int) -> None:
+        """Remembers as many slots from `first` on as there is room for: Cassandra has the names in
+        no order of ours, so all are read each time."""
+        self._slots.clear()
+        self._first, self._end = first, SLOTS
+        self._held = self._later = 0
+        async for tenant, name, _, _ in self._pages(Name.ALL_THREADS, (), _BEFORE_ALL):
+            self._note(ThreadKey(tenant, name))
+        async for tenant, part, _ in self._pages(Name.ALL_LISTS, (), _BEFORE_ALL):
+            kind = "s" if not tenant else part_of(part)[0]
+            if kind in "stc":
+                await self._scan_list(tenant, part, kind)
 
-    async def _pages(self, tenant: str, part: str) -> AsyncIterator[list[Row]]:
-        after: Row = ("", "", "")
-        of = (tenant, part)
-        while rows := await self._session.read(Name.LIST_AFTER_ROW, *of, *after, _PAGE):
-            yield rows
-            after = rows[-1]
+    async def _scan_list(self, tenant: str, part: str, kind: str) -> None:
+        events: list[Row] = []
+        async for row in self._pages(Name.LIST_AFTER_ROW, (tenant, part), ("", "", "")):
+            if kind == "s":
+                self._note(ThreadKey(*row[1:]))
+            elif kind == "t":
+                self._note(ThreadKey(tenant, row[0]), (tenant, part, *row))
+            elif self._first <= slot_of(row[1]) < self._end:
+                events.append(row)
+            if len(events) >= _PAGE:
+                await self._lead_nowhere(tenant, part, events)
+                events.clear()
+        await self._lead_nowhere(tenant, part, events)
+
+    def _note(self, thread: ThreadKey, *lines: Line) -> None:
+        number = slot_of(thread.thread)
+        if number >= self._end and not lines:
+            self._later += 1
+        if not self._first <= number < self._end:
+            return
+        threads = self._slots.setdefault(number, {})
+        self._held += len(lines) + (thread not in threads)
+        threads.setdefault(thread, set()).update(lines)
+        while self._held > _NAMES_MAX and len(self._slots) > 1:
+            self._end = max(self._slots)
+            dropped = self._slots.pop(self._end)
+            self._later += len(dropped)
+            self._held -= len(dropped) + sum(len(lines) for lines in dropped.values())
+
+    async def _pages(self, name: Name, of: Row, after: Row) -> AsyncIterator[Row]:
+        """Rows of a list that ends each with where the next page begins."""
+        while rows := await self._session.read(name, *of, *after, _PAGE):
+            for row in rows:
+                yield row
+            after = rows[-1][-len(after) :]
 
     async def _lead_nowhere(self, tenant: str, part: str, rows: Iterable[Row]) -> None:
         """Keeps rows of the list by checkpoint id whose event has no record."""
@@ -141,7 +188,7 @@ class CassandraShard:
                 for key, *_ in await self._session.read(Name.FIRST_KEYS, *of):
                     lines.pop(key, None)
             if lines:
-                self._beyond[ThreadKey(tenant, thread)].update(lines.values())
+                self._note(ThreadKey(tenant, thread), *lines.values())
 
     # One thread ------------------------------------------------------------------------------
 
@@ -189,7 +236,7 @@ class CassandraShard:
         shown = any(not erased for erased in keys.values())
         dead: list[Line] = []
         unknown: list[Line] = []
-        for line in self._beyond.get(thread, ()):
+        for line in self._slots[slot_of(thread.thread)][thread]:
             of_thread = part_of(line[1])[0] == "t"
             gen, key = (int(line[3]), b"") if of_thread else _event(line[4])
             seen = shown if of_thread else keys.get(key) is False

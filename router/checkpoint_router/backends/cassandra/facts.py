@@ -58,6 +58,7 @@ async def read(session: Session, target: Target) -> Facts:
             "consistency": "LOCAL_QUORUM, LOCAL_SERIAL",
             "commitlog_sync": log,
             "members": str(1 + len(peers)),
+            "schema": "agreed" if all(row[0] == agreed for row in peers) else "not agreed",
             "format": str(schema.FORMAT),
         },
     )

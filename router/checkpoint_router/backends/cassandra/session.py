@@ -10,8 +10,10 @@ keyspace. Only what `statements` has is sent.
 """
 
 import asyncio
+import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from cassandra import (
@@ -27,6 +29,7 @@ from cassandra.cluster import (
     ExecutionProfile,
     NoHostAvailable,
     ResponseFuture,
+    UnresolvableContactPoints,
 )
 from cassandra.cluster import Session as Driver
 from cassandra.policies import (
@@ -82,23 +85,29 @@ class Session:
             request_timeout=REQUEST_SECONDS,
             row_factory=tuple_factory,
         )
-        self.cluster = Cluster(
-            target.hosts,
-            port=target.port,
-            auth_provider=PlainTextAuthProvider(login.username, login.password)
-            if login.username
-            else None,
-            ssl_context=login.tls,
-            connection_class=links_at(self._home),
-            execution_profiles={EXEC_PROFILE_DEFAULT: quorum},
-            reconnection_policy=ConstantReconnectionPolicy(_RECONNECT_SECONDS, None),
-            # The driver writes in pieces of 4 KB; without this each waits for the one before.
-            sockopts=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            connect_timeout=CONNECT_SECONDS,
-            control_connection_timeout=CONNECT_SECONDS,
-            compression=False,
-            protocol_version=_PROTOCOL,
-        )
+        try:
+            self.cluster = Cluster(
+                target.hosts,
+                port=target.port,
+                auth_provider=PlainTextAuthProvider(login.username, login.password)
+                if login.username
+                else None,
+                ssl_context=login.tls,
+                connection_class=links_at(self._home),
+                execution_profiles={EXEC_PROFILE_DEFAULT: quorum},
+                reconnection_policy=ConstantReconnectionPolicy(_RECONNECT_SECONDS, None),
+                # The driver writes in pieces of 4 KB; without this each waits for the one before.
+                sockopts=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+                connect_timeout=CONNECT_SECONDS,
+                control_connection_timeout=CONNECT_SECONDS,
+                compression=False,
+                protocol_version=_PROTOCOL,
+            )
+        except UnresolvableContactPoints:
+            raise Unavailable(
+                f"no name server knows {', '.join(target.hosts)}. Nothing was changed. Name hosts "
+                f"of the Cassandra in the storage URL, or look at the network."
+            ) from None
         self._driver: Driver | None = None
         self._prepared: dict[Name, PreparedStatement] = {}
         self._packers: dict[Name, list[Callable[[Any, int], bytes]]] = {}
@@ -107,7 +116,8 @@ class Session:
     async def open(self) -> None:
         """Connects; nothing is prepared yet. Raises Unavailable or Refused."""
         try:
-            self._driver = driver = await asyncio.to_thread(self.cluster.connect)
+            with _said_once():
+                self._driver = driver = await asyncio.to_thread(self.cluster.connect)
             # Each statement that needs a timestamp has one of ours.
             driver.use_client_timestamp = False
         except Exception as e:  # noqa: BLE001  (the driver raises many kinds; each is one of ours)
@@ -245,6 +255,18 @@ class _Asked:
         if not self._answer.done():
             self._answer.set_exception(_said(error, "a request"))
             self._answer.exception()  # Whoever gave up waiting does not look at it.
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Without the traces of calls that the driver logs when nobody answers: whoever opens it is
+    told."""
+    log = logging.getLogger("cassandra.cluster")
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = False
 
 
 def _not_connected(error: Exception, target: Target, login: Login) -> RouterError:

@@ -246,8 +246,14 @@ _TEXTS: Final = {
         " $down PER PARTITION LIMIT ?",
         page=0,  # Cassandra makes no pages of several partitions in an order.
     ),
-    Name.ALL_THREADS: Statement("SELECT DISTINCT tenant, thread, gen FROM thread"),
-    Name.ALL_LISTS: Statement("SELECT DISTINCT tenant, part FROM listing"),
+    Name.ALL_THREADS: Statement(
+        "SELECT DISTINCT tenant, thread, gen, token(tenant, thread, gen) FROM thread"
+        " WHERE token(tenant, thread, gen) > ? LIMIT ?"
+    ),
+    Name.ALL_LISTS: Statement(
+        "SELECT DISTINCT tenant, part, token(tenant, part) FROM listing"
+        " WHERE token(tenant, part) > ? LIMIT ?"
+    ),
 }
 
 STATEMENTS: Final = {

@@ -16,6 +16,16 @@ from checkpoint_router.core.errors import InvalidArgument
 
 PREFIX: Final = "CHECKPOINT_ROUTER_CASSANDRA_"
 
+_VARIABLES: Final = {
+    "USERNAME": "",
+    "PASSWORD": "USERNAME",
+    "PASSWORD_FILE": "USERNAME",
+    "CA_FILE": "",
+    "CERTIFICATE_FILE": "CA_FILE",
+    "KEY_FILE": "CERTIFICATE_FILE",
+}
+"""Each with the one that it is of no use without."""
+
 USAGE: Final = "cassandra://HOST,HOST:PORT/KEYSPACE?dc=DATACENTRE"
 
 _URL: Final = re.compile(
@@ -64,27 +74,35 @@ class Login:
 
 
 def login(environ: Mapping[str, str] | None = None) -> Login:
-    """Credentials and TLS from the environment. Raises InvalidArgument for files that are no use.
+    """Credentials and TLS from the environment. Raises InvalidArgument for files that are no use,
+    and for what would be ignored: somebody believes that it is in force.
 
     `_USERNAME` with `_PASSWORD` or `_PASSWORD_FILE`; `_CA_FILE` turns TLS on, `_CERTIFICATE_FILE`
     and `_KEY_FILE` are what this router shows for itself.
     """
-    found = os.environ if environ is None else environ
-
-    def value(name: str) -> str:
-        return found.get(PREFIX + name, "")
-
+    environ = os.environ if environ is None else environ
+    said = {name: environ.get(PREFIX + name, "") for name in _VARIABLES}
+    if said["PASSWORD"] and said["PASSWORD_FILE"]:
+        raise _bad(f"{PREFIX}PASSWORD and {PREFIX}PASSWORD_FILE are both set; one is enough")
+    for name, needs in _VARIABLES.items():
+        if said[name] and needs and not said[needs]:
+            raise _bad(f"{PREFIX}{name} is set, and {PREFIX}{needs} is not: set that too")
+    password, tls, at = said["PASSWORD"], None, "PASSWORD_FILE"
     try:
-        password = value("PASSWORD")
-        if value("PASSWORD_FILE"):
-            password = Path(value("PASSWORD_FILE")).read_text().rstrip("\r\n")
-        tls = None
-        if value("CA_FILE"):
-            tls = ssl.create_default_context(cafile=value("CA_FILE"))
-            if value("CERTIFICATE_FILE"):
-                tls.load_cert_chain(value("CERTIFICATE_FILE"), value("KEY_FILE") or None)
+        if said[at]:
+            password = Path(said[at]).read_text().rstrip("\r\n")
+        at = "CA_FILE"
+        if said[at]:
+            tls = ssl.create_default_context(cafile=said[at])
+        at = "CERTIFICATE_FILE"
+        if said[at] and tls is not None:
+            tls.load_cert_chain(said[at], said["KEY_FILE"] or None)
     except OSError as e:  # ssl.SSLError is one
-        raise InvalidArgument(
-            f"a file that {PREFIX}… names cannot be used: {e}. The router was not started."
-        ) from None
-    return Login(username=value("USERNAME"), password=password, tls=tls)
+        and_key = f" with {PREFIX}KEY_FILE={said['KEY_FILE']}" if at == "CERTIFICATE_FILE" else ""
+        why = e.strerror or e
+        raise _bad(f"{PREFIX}{at}={said[at]}{and_key} cannot be used: {why}") from None
+    return Login(username=said["USERNAME"], password=password, tls=tls)
+
+
+def _bad(why: str) -> InvalidArgument:
+    return InvalidArgument(f"{why}. The router was not started.")
