@@ -14,14 +14,16 @@ import pytest
 
 from checkpoint_router import RouterSaver, __version__
 from checkpoint_router.testing import running_router
+from scripts.redis_server import Server
+from tests.contract.servers import need_redis
 
 from .conftest import COMMAND, SECONDS_MAX, Cli, environment, masked, put, run
 from .stand_in import facts, stand_in
 
 
 @contextmanager
-def started(*arguments: str, env: dict[str, str] | None = None) -> Iterator[Any]:
-    """A command that goes on until it is told to end; gives the child and its first line."""
+def begun(*arguments: str, env: dict[str, str] | None = None) -> Iterator[Any]:
+    """A command that goes on until it is told to end."""
     child = subprocess.Popen(
         [*COMMAND, *arguments],
         env=environment(env),
@@ -34,10 +36,17 @@ def started(*arguments: str, env: dict[str, str] | None = None) -> Iterator[Any]
     assert child.stderr is not None
     with child.stdout, child.stderr:
         try:
-            yield child, child.stdout.readline()
+            yield child
         finally:
             child.kill()
             child.wait()
+
+
+@contextmanager
+def started(*arguments: str, env: dict[str, str] | None = None) -> Iterator[Any]:
+    """The same; gives the child and its first line."""
+    with begun(*arguments, env=env) as child:
+        yield child, child.stdout.readline()
 
 
 def ended(child: Any) -> tuple[int, str]:
@@ -99,6 +108,28 @@ def test_serve_refuses_a_storage_that_is_none(tmp_path: Path) -> None:
     assert said.returncode == 4
     assert "not a database" in said.stderr
     assert "checkpoint-router dev" not in said.stderr
+
+
+def test_serve_waits_for_a_storage_that_does_not_answer_and_says_so(tmp_path: Path) -> None:
+    need_redis()
+    server = Server(tmp_path / "redis")
+    words = ("serve", "--storage", server.url, "--listen", "127.0.0.1:0")
+    with begun(*words) as child:
+        assert "does not answer yet" in child.stderr.readline()
+        code, log = ended(child)
+        assert code == 4
+        assert f":{server.port}/0 failed" in log.splitlines()[-1]
+    for look in ("doctor",), ("shard", "check"):
+        said = run(*look, "--storage", server.url)
+        assert (said.returncode, said.stderr.count("\n")) == (4, 1), "no advice to start a router"
+    with begun(*words) as child:
+        assert "does not answer yet" in child.stderr.readline()
+        server.start()
+        try:
+            assert child.stdout.readline().startswith("listening on")
+            assert ended(child)[0] == 0
+        finally:
+            server.stop()
 
 
 def test_dev_prints_a_line_that_works_when_it_is_pasted_and_leaves_nothing() -> None:

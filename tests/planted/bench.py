@@ -69,7 +69,7 @@ class Router:
         self._worker = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._worker.start()
         settings = Settings(storage=storage, listen="127.0.0.1:0")
-        self.running = self.do(serve.start(settings))
+        self.running = self.do(serve.start(settings, asyncio.Event()))
         self.address = self.running.address
         self.target = f"router://{self.address}"
 

@@ -165,7 +165,7 @@ def told(two: Two, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 async def test_a_wrong_password_is_refused_and_says_where_the_right_one_goes(
     told: Callable[..., str],
 ) -> None:
-    for other in ({"password": "wrong"}, {"username": "nobody"}, {"username": ""}):
+    for other in ({"password": "wrong"}, {"username": "nobody"}, {"username": "", "password": ""}):
         with pytest.raises(Refused, match=r"let nobody in.*Nothing was changed.*PASSWORD_FILE"):
             await storage_from_url(told(**other)).open()
 
@@ -179,7 +179,7 @@ async def test_a_certificate_of_an_unknown_authority_is_not_believed(
 
 async def test_plain_text_on_a_port_that_speaks_tls_gets_a_hint(told: Callable[..., str]) -> None:
     with pytest.raises(Unavailable, match=r"cannot be reached.*speaks TLS, set .*CA_FILE"):
-        await storage_from_url(told(ca_file="")).open()
+        await storage_from_url(told(ca_file="", certificate_file="", key_file="")).open()
 
 
 async def test_tls_on_a_port_that_speaks_none_gets_a_hint(

@@ -253,6 +253,8 @@ async def test_a_datacentre_that_is_not_there_is_not_served(url: str) -> None:
 async def test_a_cassandra_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(Unavailable, match=r"Cassandra at .* cannot be reached"):
         await opened("cassandra://127.0.0.1:1/ks?dc=dc1")
+    with pytest.raises(Unavailable, match="no name server knows nowhere"):
+        await opened("cassandra://nowhere.invalid/ks?dc=dc1")
 
 
 async def test_tables_whose_rows_expire_or_are_read_without_repair_are_an_alarm(

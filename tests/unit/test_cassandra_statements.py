@@ -120,8 +120,23 @@ def test_credentials_and_tls_come_from_files_or_the_environment(tmp_path: Path) 
         ("PASSWORD_FILE", "nowhere"),
         ("CA_FILE", "password"),
     ):
-        with pytest.raises(InvalidArgument, match="cannot be used"):
-            login({f"{prefix}{name}": str(tmp_path / file)})
+        named = {f"{prefix}USERNAME": "me", f"{prefix}{name}": str(tmp_path / file)}
+        with pytest.raises(InvalidArgument, match=rf"{name}=\S+/{file} cannot be used"):
+            login(named)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["PASSWORD"], "PASSWORD is set, and CHECKPOINT_ROUTER_CASSANDRA_USERNAME is not"),
+        (["CERTIFICATE_FILE"], "_CA_FILE is not"),
+        (["CA_FILE", "KEY_FILE"], "_CERTIFICATE_FILE is not"),
+        (["USERNAME", "PASSWORD", "PASSWORD_FILE"], "one is enough"),
+    ],
+)
+def test_what_would_be_ignored_of_credentials_is_refused(names: list[str], said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        login({f"CHECKPOINT_ROUTER_CASSANDRA_{name}": "x" for name in names})
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from checkpoint_router.backends.redis.link import Link
 from checkpoint_router.backends.redis.place import parse
 from checkpoint_router.core.errors import DataLoss, InvalidArgument, Refused, Unavailable
 from checkpoint_router.core.ids import ThreadKey
-from checkpoint_router.server.diagnose import Verdict, diagnose
+from checkpoint_router.server.diagnose import Verdict, check, diagnose
 from checkpoint_router.storage.open import shown, storage_from_url
 from checkpoint_router.storage.port import Duplicate, Stored
 from scripts.processes import free_port
@@ -317,13 +317,15 @@ class TestSettings:
         file.write_text("se{cr}et/\n")
         url = server.url.replace("//", "//agent@") + f"?password_file={file}"
         async with router_on(url) as storage:
-            assert "after its last snapshot" in (await storage.facts()).promise
+            said = (await storage.facts()).promise
+            assert "after its last snapshot" in said
+            assert "say ?promise=" in said
         async with router_on(f"{url}&promise=always") as storage:
             facts = await storage.facts()
             assert "as its operator says" in facts.promise
             assert facts.url == server.url
             await stored(storage, checkpoint(1))
-        with pytest.raises(Unavailable, match="user and password"):
+        with pytest.raises(Refused, match=r"user and password.*PASSWORD.*Nothing was changed"):
             await storage_from_url(server.url.replace("//", "//agent:wrong@")).open()
 
     async def test_tls_is_spoken_with_a_server_whose_certificate_is_trusted(
@@ -340,8 +342,17 @@ class TestSettings:
             async with router_on(f"rediss://127.0.0.1:{port}/0?ca={cert}") as storage:
                 assert (await storage.facts()).url == f"rediss://127.0.0.1:{port}/0"
                 await stored(storage, checkpoint(1))
-            with pytest.raises(Unavailable, match=r"(?i)certificate"):
-                await storage_from_url(f"rediss://127.0.0.1:{port}/0").open()
+            for url, why in (
+                (f"rediss://127.0.0.1:{port}/0", r"CERTIFICATE_VERIFY.*signed .*\?ca=FILE"),
+                (f"rediss://localhost:{port}/0?ca={cert}", r"CERTIFICATE_VERIFY.*host as"),
+            ):
+                with pytest.raises(Refused, match=why):
+                    await storage_from_url(url).open()
+            with pytest.raises(Unavailable, match="speaks TLS, write rediss"):
+                await storage_from_url(f"redis://127.0.0.1:{port}/0").open()
+            for files in (f"ca={tmp_path}/none", f"ca={key}", f"ca={cert}&cert={cert}"):
+                with pytest.raises(InvalidArgument, match="which cannot be used"):
+                    storage_from_url(f"rediss://127.0.0.1:{port}/0?{files}")
         finally:
             server.stop()
 
@@ -373,6 +384,11 @@ class TestSettings:
         server.command("SET", "checkpoint-router:format", "99")
         with pytest.raises(Refused, match="99"):
             await storage_from_url(server.url).open()
+        with pytest.raises(Refused, match="99"):
+            await check(server.url, repair=True)
+        bad = await asyncio.to_thread(lambda: list(diagnose(server.url)))
+        assert [f.what for f in bad if f.verdict is Verdict.BAD] == ["format"]
+        assert server.command("DBSIZE") == "1", "nothing was changed"
 
     async def test_a_server_that_is_not_there_is_unavailable(self, server: Server) -> None:
         server.stop()

@@ -15,6 +15,7 @@ import typer
 from checkpoint_router.cli import console
 from checkpoint_router.cli.options import Listen
 from checkpoint_router.cli.serve import run_router
+from checkpoint_router.storage.open import shown
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 7070
@@ -47,7 +48,9 @@ def dev(
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     flags = {"listen": listen or _address(), "log_level": "warning"}
     if storage is not None:
-        run_router({**flags, "storage": storage}, lambda at: _explain(at, storage), environ={})
+        run_router(
+            {**flags, "storage": storage}, lambda at: _explain(at, shown(storage)), environ={}
+        )
         console.say("The router has ended.")
         return
     directory = tempfile.mkdtemp(prefix="checkpoint-router-dev-")

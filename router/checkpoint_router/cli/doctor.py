@@ -14,7 +14,7 @@ from rich.text import Text
 from checkpoint_router import __version__
 from checkpoint_router.cli import console, words
 from checkpoint_router.cli.console import Output
-from checkpoint_router.cli.exits import Exit
+from checkpoint_router.cli.exits import Exit, about_a_storage
 from checkpoint_router.cli.link import Link
 from checkpoint_router.cli.options import (
     TARGET_DEFAULT,
@@ -52,7 +52,8 @@ def doctor(
     """
     if storage is not None:
         subject = {"storage": storage}
-        found = _shown(diagnose(storage), output)
+        with about_a_storage():
+            found = _shown(diagnose(storage), output)
     else:
         subject = {"target": target}
         with link(target, None, timeout) as router:

@@ -4,6 +4,8 @@ Rules: 0 is given only for work that is done; a script can tell "asked and answe
 not ask"; the text of an error goes to standard error, never among the data.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 from checkpoint_router.core import errors
@@ -38,6 +40,15 @@ def exit_of(error: errors.RouterError) -> Exit:
             return Exit.NEGATIVE
         case _:
             return Exit.REFUSED
+
+
+@contextmanager
+def about_a_storage() -> Iterator[None]:
+    """A storage that does not answer is not a router that is away: starting one is no help."""
+    try:
+        yield
+    except errors.Unavailable as e:
+        raise errors.Refused(e.message, **e.attributes) from None
 
 
 def next_step(error: errors.RouterError) -> str:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from checkpoint_router.cli.exits import about_a_storage
 from checkpoint_router.cli.options import Config, Listen, Storage
-from checkpoint_router.core.errors import Refused, Unavailable
 
 
 def serve(
@@ -66,7 +66,5 @@ def run_router(
     from checkpoint_router.server.settings import load
 
     settings = load(flags, environ=environ, file=file).settings
-    try:
+    with about_a_storage():
         run(settings, *([announce] if announce else []))
-    except Unavailable as e:  # its storage: nobody was there to be unreachable
-        raise Refused(e.message, **e.attributes) from None

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from checkpoint_router.cli import console, words
 from checkpoint_router.cli.console import Output
-from checkpoint_router.cli.exits import Exit
+from checkpoint_router.cli.exits import Exit, about_a_storage
 from checkpoint_router.cli.options import Format
 from checkpoint_router.server.diagnose import Fault, Kind, Report, check
 from checkpoint_router.storage.open import shown
@@ -81,7 +81,7 @@ def check_(
       checkpoint-router shard check --storage redis://10.0.0.5:6379/0 --repair
       checkpoint-router shard check --storage redis://10.0.0.5:6379/0 --from redis:1204
     """
-    with console.progress("threads") as progress:
+    with about_a_storage(), console.progress("threads") as progress:
         report = asyncio.run(_checked(storage, begin, repair=repair, progress=progress))
     if output is Output.JSON:
         console.document("shard.check", _document(report, shown(storage), repair))

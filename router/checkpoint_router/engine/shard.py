@@ -41,7 +41,11 @@ class Shard:
     async def open(self) -> None:
         """Takes the storage. Errors as `Storage.open`."""
         await self.storage.open()
-        self.key = await self.storage.system_key()
+        try:
+            self.key = await self.storage.system_key()
+        except BaseException:
+            await self.storage.close()
+            raise
 
     async def close(self) -> None:
         """Waits for the commits under way, then releases the storage."""

@@ -7,6 +7,7 @@ loses nothing either.
 """
 
 import asyncio
+import contextlib
 import errno
 import gc
 import signal
@@ -27,7 +28,7 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 
 from checkpoint_router import __version__
 from checkpoint_router.core import limits
-from checkpoint_router.core.errors import Refused
+from checkpoint_router.core.errors import Refused, Unavailable
 from checkpoint_router.engine.engine import Engine
 from checkpoint_router.server.admission import Admission
 from checkpoint_router.server.calls import Router
@@ -45,6 +46,14 @@ SWITCH_SECONDS: Final = 0.0002
 
 CLOSE_SECONDS: Final = 1.0
 """Of the time to drain, kept for closing the storage."""
+
+START_SECONDS_MAX: Final = 30.0
+"""For a storage that does not answer when the router starts: about as long as savers wait. Shorter:
+routers that are started again together with their engine fail. Longer: a wrong address is seen
+late."""
+
+START_PAUSE_SECONDS: Final = 1.0
+"""Between two tries of that."""
 
 FLUSH_SECONDS: Final = 0.2
 """For answers that are made but not yet sent, when nothing else is under way."""
@@ -79,26 +88,49 @@ class Running:
     """HOST:PORT, with the port that it got."""
 
 
-async def start(settings: Settings) -> Running:
+async def start(settings: Settings, ending: asyncio.Event) -> Running:
     """Opens the storage and answers. Raises Refused, StorageInUse, UnknownStorage, Unavailable.
 
-    An address that is taken is found first: nothing was touched then.
+    An address that is taken is found first: nothing was touched then. A storage that does not
+    answer is tried again for `START_SECONDS_MAX`, or until `ending` is set.
     """
     await _check_address(settings.listen)
-    # Here and not above: a backend brings its driver, and only the one that is used is wanted.
-    from checkpoint_router.storage.open import storage_from_url
-
-    engine = Engine(
-        storage_from_url(settings.storage),
-        now_ms=lambda: time.time_ns() // 1_000_000,
-        version=__version__,
-    )
-    await engine.open()
+    engine = await _opened(settings, ending)
     try:
         return await _answering(settings, engine)
     except BaseException:
         await engine.close()
         raise
+
+
+async def _opened(settings: Settings, ending: asyncio.Event) -> Engine:
+    # Here and not above: a backend brings its driver, and only the one that is used is wanted.
+    from checkpoint_router.storage.open import storage_from_url
+
+    end = time.monotonic() + START_SECONDS_MAX
+    while True:
+        engine = Engine(
+            storage_from_url(settings.storage),
+            now_ms=lambda: time.time_ns() // 1_000_000,
+            version=__version__,
+        )
+        try:
+            await engine.open()
+            return engine
+        except Unavailable as e:
+            left = end - time.monotonic() - START_PAUSE_SECONDS
+            if left <= 0:
+                raise
+            log = logging.logger("serve")
+            log.warning("storage does not answer yet", seconds_left=round(left), text=e.message)
+            if await _set_within(START_PAUSE_SECONDS, ending):
+                raise
+
+
+async def _set_within(seconds: float, event: asyncio.Event) -> bool:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
 
 
 async def _check_address(listen: str) -> None:
@@ -209,7 +241,7 @@ async def serve(settings: Settings, announce: Callable[[str], None] = _say_where
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
     send_the_rest = export.start(__version__)
-    running = await start(settings)
+    running = await start(settings, ending)
     facts = await running.engine.facts()
     log.info(
         "started",

@@ -12,7 +12,7 @@ from dataclasses import replace
 from msgspec import structs
 
 from checkpoint_router.backends.redis import facts, layout, values
-from checkpoint_router.backends.redis.link import DELETE, ERASE, IMAGE, READ, Link
+from checkpoint_router.backends.redis.link import DELETE, ERASE, IMAGE, READ, Link, starting
 from checkpoint_router.backends.redis.listing import Listing
 from checkpoint_router.backends.redis.place import Place
 from checkpoint_router.backends.redis.writer import Writer
@@ -55,7 +55,8 @@ class RedisStorage:
     async def open(self) -> None:
         try:
             (await self.open_to_look()).check()
-            await self._prepare()
+            with starting(self._place):
+                await self._prepare()
         except BaseException:
             await self.close()
             raise
@@ -63,19 +64,24 @@ class RedisStorage:
 
     async def open_to_look(self) -> facts.Found:
         """Connects, and changes nothing: for whoever only reads."""
-        await self._link.open()
-        return await facts.read(self._link)
+        with starting(self._place):
+            await self._link.open()
+            return await facts.read(self._link)
+
+    async def check_format(self) -> None:
+        """Raises Refused for a database of another format; one that has none yet will do."""
+        found = await self._link.do("get", layout.FORMAT_KEY)
+        if found not in (None, layout.FORMAT):
+            raise Refused(
+                f"{self._place.url} has storage format {found.decode(errors='replace')}; this "
+                f"version knows {layout.FORMAT.decode()}. Nothing was changed. Start the version "
+                f"that wrote it, or name another database."
+            )
 
     async def _prepare(self) -> None:
         link = self._link
         await link.do("setnx", layout.FORMAT_KEY, layout.FORMAT)
-        found = await link.do("get", layout.FORMAT_KEY)
-        if found != layout.FORMAT:
-            raise Refused(
-                f"{self._place.url} has storage format {found!r}; this version knows "
-                f"{layout.FORMAT.decode()}. Nothing was changed. Start the version that wrote it, "
-                f"or name another database."
-            )
+        await self.check_format()
         await link.do("setnx", layout.SYSTEM_KEY, secrets.token_bytes(KEY_BYTES))
         self._key = bytes(await link.do("get", layout.SYSTEM_KEY))
 

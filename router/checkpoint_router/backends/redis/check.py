@@ -16,7 +16,7 @@ from checkpoint_router.backends.redis import layout
 from checkpoint_router.backends.redis.backend import RedisStorage
 from checkpoint_router.backends.redis.link import IMAGE, Link, Script
 from checkpoint_router.backends.redis.place import parse
-from checkpoint_router.core.errors import Refused, Unavailable
+from checkpoint_router.core.errors import Unavailable
 from checkpoint_router.core.ids import EventId, SegmentId, ThreadKey, slot_of
 from checkpoint_router.core.limits import SLOTS
 from checkpoint_router.core.records import Entry, Kind, unpack_entry
@@ -80,13 +80,7 @@ async def opened(rest: str, *, repair: bool, scheme: str = "redis") -> AsyncIter
     storage = _Looked(parse(scheme, rest))
     try:
         await storage.open_to_look()
-        found = await storage.link.do("get", layout.FORMAT_KEY)
-        if found not in (None, layout.FORMAT):
-            raise Refused(
-                f"this Redis has storage format {found!r}; this version knows "
-                f"{layout.FORMAT.decode()}. Nothing was read or changed. Use the version that "
-                f"wrote it."
-            )
+        await storage.check_format()
         yield RedisShard(storage)
     finally:
         await storage.close()

@@ -27,6 +27,10 @@ async def _look(place: Place) -> list[Finding]:
             settings.check()
         except Refused as e:
             found.insert(0, Finding(what="settings", verdict=Verdict.BAD, text=e.message))
+        try:
+            await storage.check_format()
+        except Refused as e:
+            found.insert(0, Finding(what="format", verdict=Verdict.BAD, text=e.message))
         return found
     finally:
         await storage.close()

@@ -58,7 +58,11 @@ class Found:
     def facts(self) -> Facts:
         """For an operator."""
         info, mode = self.infos[0], self.mode()
-        said = "" if None not in self.configs else " (as its operator says: it does not tell)"
+        said = ""
+        if any(c is None and _appends(i) for i, c in zip(self.infos, self.configs, strict=True)):
+            said = " (as its operator says: it does not tell)"
+            if self.place.promise is None:
+                said = " (it does not tell more: allow config|get, or say ?promise=always|everysec)"
         promise = _PROMISES[mode] + said + "."
         details = {
             "version": str(info["redis_version"]),
@@ -77,7 +81,7 @@ class Found:
         """The weakest of `always`, `everysec` and `none`."""
         modes = []
         for info, config in zip(self.infos, self.configs, strict=True):
-            if not int(info.get("aof_enabled", 0)):
+            if not _appends(info):
                 modes.append("none")
             elif config is None:
                 modes.append(self.place.promise or "none")
@@ -107,12 +111,18 @@ class Found:
         return alarms
 
 
+def _appends(info: Mapping[str, Any]) -> bool:
+    return bool(int(info.get("aof_enabled", 0)))
+
+
 async def read(link: Link) -> Found:
     """Asks each server that takes writes. Raises Unavailable."""
     infos = await link.of_each("INFO", "everything")
     configs: list[Mapping[str, str] | None]
     try:
         configs = await link.of_each("CONFIG GET", "appendfsync")
-    except Unavailable:  # forbidden, as managed services do
+    except Unavailable as e:  # forbidden or not known, as managed services do
+        if e.attributes.get("redis") not in ("NoPermissionError", "ResponseError"):
+            raise
         configs = [None] * len(infos)
     return Found(link.place, tuple(infos), tuple(configs), link.clustered)

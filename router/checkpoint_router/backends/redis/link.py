@@ -8,7 +8,8 @@ the driver's. Nothing is sent twice from here: the driver's own retries are off.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha1
 from typing import Any, Final
 
@@ -18,10 +19,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from checkpoint_router.backends.redis import layout
-from checkpoint_router.backends.redis.place import Place
+from checkpoint_router.backends.redis.place import PASSWORD, Place
 from checkpoint_router.backends.redis.values import pack
 from checkpoint_router.backends.redis.wire import Wire, connect
-from checkpoint_router.core.errors import DataLoss, RouterError, Unavailable
+from checkpoint_router.core.errors import DataLoss, Refused, RouterError, Unavailable
 from checkpoint_router.core.ids import ThreadKey
 
 CONNECTIONS: Final = 64
@@ -34,14 +35,25 @@ _HINTS: Final = (
     ("MISCONF", "It cannot save to its disk: look at its log, free some space."),
     ("ReadOnly", "It is a replica: name the primary in the storage URL."),
     ("NoPermission", "This user may not do that: it needs read, write and scripting on all keys."),
-    ("Authentication", "Check user and password."),
+    ("Authentication", f"Check user and password: ?password_file=FILE, or {PASSWORD}, has it."),
+    (
+        "CERTIFICATE_VERIFY",
+        "Name the authority that signed its certificate with ?ca=FILE, and the "
+        "host as the certificate names it.",
+    ),
+    ("DB index", "Name a database that it has: the number after the last / of the URL."),
     ("BusyLoading", "It is loading its data: wait until it has."),
     ("ClusterDown", "Part of the cluster is away: look at CLUSTER INFO."),
     ("BUSY ", "Some other script holds it up."),
 )
 
 
+_REPEAT: Final = " The call may be repeated and then has the effect of one."
+
 _CONDITIONS: Final = ("OOM", "MISCONF", "READONLY", "NOREPLICAS", "BUSY ", "non local key")
+
+_FOR_GOOD: Final = ("Authentication", "NoPermission", "CERTIFICATE_VERIFY", "DB index")
+"""Words of what a repeat will not change, unless somebody changes the server."""
 
 _End = tuple[str, int, bool]
 """Host and port of a server, and whether values come from there: they may be large, and puts do
@@ -245,10 +257,26 @@ class Link:
         about = f"{kind} {text}"
         hint = next((h for word, h in _HINTS if word in about), "Check that it runs and answers.")
         return Unavailable(
-            f"Redis at {self.place.url} failed: {text.rstrip('.') or kind}. {hint} The "
-            f"call may be repeated and then has the effect of one.",
+            f"Redis at {self.place.url} failed: {text.rstrip('.') or kind}. {hint}{_REPEAT}",
             redis=kind,
         )
+
+
+@contextmanager
+def starting(place: Place) -> Iterator[None]:
+    """What the first commands to a server may meet, and later ones seldom: Refused if it will
+    stay so, and where nobody answers a word about TLS."""
+    try:
+        yield
+    except Unavailable as e:
+        about = f"{e.attributes.get('redis')} {e.message}"
+        if any(word in about for word in _FOR_GOOD):
+            raise Refused(e.message.removesuffix(_REPEAT) + " Nothing was changed.") from None
+        tls = "If that port speaks TLS, write rediss://."
+        if place.tls:
+            tls = "If that port speaks no TLS, write redis://; if it wants a certificate of its "
+            tls += "clients, add cert=FILE&key=FILE."
+        raise Unavailable(f"{e.message.removesuffix(_REPEAT)} {tls}", **e.attributes) from None
 
 
 def _closed() -> Unavailable:

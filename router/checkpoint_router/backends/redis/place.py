@@ -5,6 +5,7 @@ line; what is shown to anybody never has it; an option that is not known is an e
 """
 
 import os
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -73,9 +74,11 @@ def parse(scheme: str, rest: str) -> Place:
     url = f"{scheme}:{rest}"
     try:
         parts = urlsplit(url)
-        host, port, db = parts.hostname, parts.port or 6379, int(parts.path.strip("/") or 0)
+        host, port, db = parts.hostname, parts.port or 6379, parts.path.strip("/") or "0"
     except ValueError as e:
         raise _bad(f"cannot be read: {e}") from None
+    if not db.isdecimal():
+        raise _bad(f"names database {db!r}, which is no number")
     if not host or not rest.startswith("//"):
         raise _bad("names no host")
     said = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -88,10 +91,12 @@ def parse(scheme: str, rest: str) -> Place:
     files = {name: said.get(name) for name in ("ca", "cert", "key")}
     if any(files.values()) and scheme != "rediss":
         raise _bad("names certificates, which only rediss:// uses")
+    if scheme == "rediss":
+        _try(**files)
     return Place(
         host=host,
         port=port,
-        db=db,
+        db=int(db),
         user=unquote(parts.username) if parts.username else None,
         password=_password(parts.password, said.get("password_file")),
         tls=scheme == "rediss",
@@ -113,6 +118,19 @@ def _password(given: str | None, file: str | None) -> str | None:
         return Path(file).read_text().strip()
     except OSError as e:
         raise _bad(f"names a password_file that cannot be read: {e}") from None
+
+
+def _try(ca: str | None, cert: str | None, key: str | None) -> None:
+    """Raises InvalidArgument for files that no connection could use: the driver's own words for
+    that do not say that it is about a file."""
+    at = f"ca={ca}"
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        at = f"cert={cert} with key={key}"
+        if cert is not None or key is not None:
+            context.load_cert_chain(cert or "", key)
+    except OSError as e:  # ssl.SSLError is one
+        raise _bad(f"says {at}, which cannot be used: {e.strerror or e}") from None
 
 
 def _seconds(text: str) -> float:
