@@ -7,6 +7,7 @@ the winner makes a plain fork *continued*; what ran twice or was answered twice 
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache, partial
 from typing import NamedTuple
 
 from checkpoint_router.core.digests import conflict_id
@@ -76,32 +77,44 @@ class _Pair:
     unknown_two: int
 
 
+class _Look:
+    """One look at a history. Lines that go on side by side are as many pairs as the product of
+    their segments, over few sets of events: what follows from a set is found out once."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.winner = history.lineage(history.winner()).mask
+        self.first = cache(partial(_first, history))
+        self.done = cache(partial(_done, history))
+
+
 def conflicts(history: History) -> tuple[Conflict, ...]:
     """All records of a thread, by id."""
-    winner = history.lineage(history.winner()).mask
-    found = [_record(history, key, pairs, winner) for key, pairs in _groups(history).items()]
+    look = _Look(history)
+    found = [_record(look, key, pairs) for key, pairs in _groups(look).items()]
     return tuple(sorted(found, key=lambda c: c.id))
 
 
 def losing(history: History) -> int:
     """Events that only open conflicts' losers have: prune spares them."""
     kept = 0
-    winner = history.lineage(history.winner()).mask
-    for key, pairs in _groups(history).items():
-        if _record(history, key, pairs, winner).open:
+    look = _Look(history)
+    for key, pairs in _groups(look).items():
+        if _record(look, key, pairs).open:
             # All who branch there lose, not only the two where the branches part.
             for segment in {s for pair in pairs for s in (pair.one, pair.two)}:
-                kept |= history.lineage(segment).mask & ~winner
+                kept |= history.lineage(segment).mask & ~look.winner
     return kept
 
 
-def _groups(history: History) -> dict[tuple[SegmentId, SegmentId], list[_Pair]]:
+def _groups(look: _Look) -> dict[tuple[SegmentId, SegmentId], list[_Pair]]:
     """The concurrent pairs, by the segments of the first events that the other side of each did
     not know. The two are one where a segment's own calls reached two readers differently."""
+    history = look.history
     groups: dict[tuple[SegmentId, SegmentId], list[_Pair]] = {}
     for one, two in sorted(history.concurrent):
         left, right = _unknown(history, one, two), _unknown(history, two, one)
-        x, y = _first(history, left), _first(history, right)
+        x, y = look.first(left), look.first(right)
         if y < x:
             x, y, one, two, left, right = y, x, two, one, right, left
         groups.setdefault((x.segment, y.segment), []).append(_Pair(one, two, left, right))
@@ -117,33 +130,40 @@ def _first(history: History, mask: int) -> EventId:
     return history.entries[min(bits(mask), key=history.order)].id
 
 
-def _record(
-    history: History, key: tuple[SegmentId, SegmentId], pairs: list[_Pair], winner: int
-) -> Conflict:
+def _record(look: _Look, key: tuple[SegmentId, SegmentId], pairs: list[_Pair]) -> Conflict:
+    history = look.history
     kinds = {ConflictKind.FORK}
     tasks: dict[tuple[str, str, str], Task] = {}
     left = right = 0
     for pair in pairs:
         left |= pair.unknown_one
         right |= pair.unknown_two
-        tails = history.tail(pair.one, pair.two), history.tail(pair.two, pair.one)
-        kinds |= _compare(history, *tails, tasks)
+        mine, theirs = history.tail(pair.one, pair.two), history.tail(pair.two, pair.one)
+        kinds |= _compare(look.done(mine), look.done(theirs), tasks)
     superseded = not any(s in history.tips for pair in pairs for s in (pair.one, pair.two))
     continued = superseded and not kinds & _NEVER_BY_ITSELF
     return Conflict(
         id=conflict_id(history.thread, history.gen, *key),
         kinds=frozenset(kinds),
         open=not continued,
-        sides=(_side(history, key[0], left, winner), _side(history, key[1], right, winner)),
+        sides=(_side(look, key[0], left), _side(look, key[1], right)),
         tasks=tuple(tasks[k] for k in sorted(tasks)),
     )
 
 
+class _Done(NamedTuple):
+    """What the events of one side did."""
+
+    checkpoints: dict[tuple[str, str], bytes]
+    """(namespace, id) to the digest of the last content."""
+    tasks: dict[tuple[str, str, str], list[TaskEntry]]
+    """(namespace, id, task) to its writes, in order."""
+
+
 def _compare(
-    history: History, left: int, right: int, tasks: dict[tuple[str, str, str], Task]
+    mine: _Done, theirs: _Done, tasks: dict[tuple[str, str, str], Task]
 ) -> set[ConflictKind]:
     kinds: set[ConflictKind] = set()
-    mine, theirs = _done(history, left), _done(history, right)
     for name in mine.checkpoints.keys() & theirs.checkpoints.keys():
         if mine.checkpoints[name] != theirs.checkpoints[name]:
             kinds.add(ConflictKind.SAME_ID_OTHER_CONTENT)
@@ -158,15 +178,6 @@ def _compare(
     return kinds
 
 
-class _Done(NamedTuple):
-    """What the events of one side did."""
-
-    checkpoints: dict[tuple[str, str], bytes]
-    """(namespace, id) to the digest of the last content."""
-    tasks: dict[tuple[str, str, str], list[TaskEntry]]
-    """(namespace, id, task) to its writes, in order."""
-
-
 def _done(history: History, mask: int) -> _Done:
     done = _Done({}, {})
     for position in sorted(bits(mask), key=history.order):  # not as they happened to arrive
@@ -179,8 +190,9 @@ def _done(history: History, mask: int) -> _Done:
     return done
 
 
-def _side(history: History, segment: SegmentId, unknown: int, winner: int) -> Side:
+def _side(look: _Look, segment: SegmentId, unknown: int) -> Side:
     """`unknown`: the events of this side that some segment of the other did not know."""
+    history = look.history
     positions = sorted(bits(unknown), key=lambda p: (history.order(p), history.entries[p].id))
     names = dict.fromkeys(
         (e.ns, e.checkpoint_id)
@@ -189,8 +201,8 @@ def _side(history: History, segment: SegmentId, unknown: int, winner: int) -> Si
     )
     return Side(
         segment=segment,
-        first=_first(history, unknown & history.segments[segment].mask),
+        first=look.first(unknown & history.segments[segment].mask),
         checkpoints=tuple(names),
         hlc=max(history.entries[p].hlc for p in positions),
-        wins=bool(winner & unknown),
+        wins=bool(look.winner & unknown),
     )
