@@ -34,15 +34,12 @@ class Long(JsonPlusSerializer):
         return super().loads_typed((tag, given.removeprefix(_FILLER)))
 
 
-SMALL: Final[dict[str, tuple[int, str]]] = {
-    "uncached": (0, "sync"),
-    "evicting": (EVICTING, "async"),
-}
-"""By the name of a test with it: bytes of the cache, and the half of the saver that is called."""
+SMALL: Final = {"uncached": 0, "evicting": EVICTING}
+"""By the name of a test with it: bytes of the cache."""
 
 
 def options_of(name: str) -> dict[str, Any]:
     """What a saver of a test is made with besides, by the test's storage or cache."""
     if name in SMALL:
-        return {"cache_bytes": SMALL[name][0], "serde": Long()}
+        return {"cache_bytes": SMALL[name], "serde": Long()}
     return {"serde": Long()} if name == "memory" else {}

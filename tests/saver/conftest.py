@@ -43,16 +43,18 @@ SERVERS: dict[str, Callable[[], str]] = {
     "cassandra": lambda: servers.cassandra("saver"),
 }
 """Storages that are servers of their own, and how to have one."""
-ON_EACH_STORAGE = {
-    "test_conformance", "test_pregel", "test_delta_history", "test_clock", "test_differential",
-}  # fmt: skip
+ON_EACH_STORAGE = {"test_conformance", "test_pregel", "test_delta_history", "test_differential"}
 """The other suites run on SQLite alone: what the storages do otherwise is below the port, where the
 contract looks."""
 ON_SMALL_CACHES = {
     "test_conformance", "test_pregel", "test_pregel_nested", "test_delta_history", "test_traps",
     "test_retention", "test_contract_rows", "test_contract_writes",
 }  # fmt: skip
-"""Run once more on SQLite with savers whose cache is of no use: each half with another one."""
+"""Run once more on SQLite with savers whose cache is of no use."""
+HALVES = {"memory": "sync", "redis": "async", "cassandra": "sync", "uncached": "sync",
+          "evicting": "async"}  # fmt: skip
+"""Which half of the saver meets what: both meet SQLite and the usual cache, and neither a storage
+nor a cache is told which half it serves."""
 
 MakeSaver = Callable[..., BaseCheckpointSaver[Any]]
 
@@ -63,12 +65,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rivals: has concurrent runs, and so may leave conflicts")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Gives a test the storages and caches of its suite."""
+    if "storage" in metafunc.fixturenames:
+        suite = Path(metafunc.module.__file__ or "").stem
+        wanted = [each for each in STORAGES if REFERENCE or _is_wanted(each, suite)]
+        metafunc.parametrize("storage", wanted, indirect=True, scope="session")
+
+
+def _is_wanted(storage: str, suite: str) -> bool:
+    if storage == "sqlite":
+        return True
+    return suite in (ON_SMALL_CACHES if storage in SMALL else ON_EACH_STORAGE)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With a peer in our place: leaves out what it cannot have, expects what it is known for."""
-    elsewhere = [item for item in items if _is_elsewhere(item)]
-    config.hook.pytest_deselected(items=elsewhere)
-    items[:] = [item for item in items if item not in elsewhere]
+    """Leaves out the half that meets something else. With a peer in our place: leaves out what it
+    cannot have, expects what it is known for."""
     if not REFERENCE:
+        config.hook.pytest_deselected(items=[i for i in items if _is_of_the_other_half(i)])
+        items[:] = [item for item in items if not _is_of_the_other_half(item)]
         return
     for item in items:
         if item.path.parent != Path(__file__).parent:
@@ -81,20 +97,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(known)
 
 
-def _is_elsewhere(item: pytest.Item) -> bool:
-    """Whether a test would run on another storage than SQLite, or with a small cache, and need
-    not."""
-    if REFERENCE or item.path.parent != Path(__file__).parent:
-        return False
+def _is_of_the_other_half(item: pytest.Item) -> bool:
     spec = getattr(item, "callspec", None)
-    storage = "sqlite" if spec is None else spec.params.get("storage", "sqlite")
-    if spec is not None and storage in SMALL:
-        _, half = SMALL[storage]
-        return item.path.stem not in ON_SMALL_CACHES or spec.params.get("flavour") != half
-    return storage != "sqlite" and item.path.stem not in ON_EACH_STORAGE
+    if spec is None or item.path.parent != Path(__file__).parent:
+        return False
+    half = HALVES.get(spec.params.get("storage"))
+    return half is not None and spec.params.get("flavour", half) != half
 
 
-@pytest.fixture(scope="session", params=STORAGES)
+@pytest.fixture(scope="session")
 def storage(request: pytest.FixtureRequest) -> str:
     """The name of the storage under the router (or of the peer in its place), or of a small cache
     above SQLite."""
