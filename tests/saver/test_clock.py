@@ -17,7 +17,12 @@ from .hosts import Host, Job, Seen, running_hosts
 pytestmark = [pytest.mark.router_only, pytest.mark.usefixtures("undisputed")]
 
 HOUR = 3600.0
-CLOCKS = {"seconds": (0.0, 5.0, -5.0), "an hour": (HOUR, -HOUR, 0.0), "mixed": (-5.0, HOUR, 5.0)}
+CLOCKS: dict[Flavour, tuple[float, ...]] = {
+    "sync": (0.0, 5.0, -HOUR),
+    "async": (HOUR, -5.0, 0.0),
+}
+"""The clocks of three hosts, seconds and an hour ahead and behind, and which half of the saver each
+set meets: no half looks at a clock."""
 
 Do = Callable[..., Seen]
 
@@ -25,20 +30,14 @@ Do = Callable[..., Seen]
 @pytest.fixture(scope="session")
 def hosts() -> Iterator[dict[float, Host]]:
     """One process for each clock."""
-    with running_hosts(0.0, 5.0, -5.0, HOUR, -HOUR) as running:
+    with running_hosts(*{each for clocks in CLOCKS.values() for each in clocks}) as running:
         yield running
 
 
-@pytest.fixture(params=CLOCKS)
-def do(
-    request: pytest.FixtureRequest,
-    hosts: dict[float, Host],
-    router: Any,
-    tenant: str,
-    flavour: Flavour,
-) -> Do:
+@pytest.fixture
+def do(hosts: dict[float, Host], router: Any, tenant: str, flavour: Flavour) -> Do:
     """Has the n-th host do something on the thread."""
-    clocks = CLOCKS[request.param]
+    clocks = CLOCKS[flavour]
 
     def ask(number: int, what: str, word: str = "") -> Seen:
         job = Job(target=router.target, tenant=tenant, flavour=flavour, what=what, word=word)
