@@ -16,7 +16,7 @@ from cassandra.cluster import Cluster
 from msgspec import structs
 
 from checkpoint_router.backends.cassandra.listings import thread_line
-from checkpoint_router.backends.cassandra.statements import BLOB, LOG, RECORD
+from checkpoint_router.backends.cassandra.statements import BLOB, LOG, RECORD, SEGMENT
 from checkpoint_router.backends.redis import layout
 from checkpoint_router.core.ids import ThreadKey
 from checkpoint_router.core.records import pack_entry
@@ -173,6 +173,12 @@ def _lists(c: Client, k: Keys, t: ThreadKey) -> None:
         assert c.zrem(k["r"], _by_run(t, index))
 
 
+def _logs(c: Client, k: Keys) -> list[bytes]:
+    found = [key for key in c.scan_iter("*") if key.startswith(k["x"])]
+    assert found
+    return found
+
+
 REDIS: dict[str, tuple[Redis, set[Kind]]] = {
     "whole": (lambda c, k, t: None, set()),
     "no place": (lambda c, k, t: c.hdel(k["e"], b"e" + _event(3)), INDEX),
@@ -203,7 +209,15 @@ REDIS: dict[str, tuple[Redis, set[Kind]]] = {
         {Kind.VALUE},
     ),
     "log of values gone": (
-        lambda c, k, t: [c.delete(key) for key in c.keys("*") if key.startswith(k["x"])],
+        lambda c, k, t: [c.delete(key) for key in _logs(c, k)],
+        {Kind.VALUE},
+    ),
+    "value broken": (
+        lambda c, k, t: [c.setrange(key, 100, "?") for key in _logs(c, k)],
+        {Kind.VALUE},
+    ),
+    "half a log of values": (
+        lambda c, k, t: [c.set(key, c.get(key)[:4000]) for key in _logs(c, k)],
         {Kind.VALUE},
     ),
     "entry broken": (
@@ -290,6 +304,9 @@ CASSANDRA_LISTS: dict[str, tuple[Callable[[str, list[Line]], list[Line]], set[Ki
 }
 
 _OF = "WHERE tenant = 'acme' AND thread = %s AND gen = 1 AND kind = %s AND key = %s"
+_PIECES = (
+    "SELECT key, n FROM KS.thread WHERE tenant = 'acme' AND thread = %s AND gen = 1 AND kind = %s"
+)
 _GONE = "DELETE FROM KS.thread"
 _OTHER = "UPDATE KS.thread SET body = 0x0102"
 
@@ -302,6 +319,14 @@ CASSANDRA: dict[str, Case] = {
     ),
     "record broken": ((_OTHER, "AND n = 0 AND a = %s", RECORD, "event 3", "actor"), {Kind.RECORD}),
     "value gone": ((_GONE, "", BLOB, "value 1"), {Kind.VALUE}),
+    "piece of a log broken": (
+        (_OTHER, "AND n = %s AND a = 0", SEGMENT, "key of a piece", "its place"),
+        {Kind.VALUE, Kind.NOTE},
+    ),
+    "piece of a log gone": (
+        (_GONE, "AND n = %s", SEGMENT, "key of a piece", "its place"),
+        {Kind.VALUE, Kind.NOTE},
+    ),
     "log row gone": ((_GONE, "AND n = 3 AND a = 0", LOG, "log"), {Kind.LOG}),
     "log row broken": ((_OTHER, "AND n = 3 AND a = 0", LOG, "log"), {Kind.LOG}),
 }
@@ -344,15 +369,14 @@ def damage_cassandra(url: str, actor: int) -> None:
         for name, (said, _) in CASSANDRA.items():
             if said:
                 change, more, *values = said
-                meant = (_meant(value, name, actor) for value in values)
+                pieces = rows.run(_PIECES, (name, SEGMENT))
+                known = dict(zip(("key of a piece", "its place"), pieces[-2], strict=True))
+                known |= {"actor": actor, "log": actor.to_bytes(8, "big")}
+                meant = (known.get(value) or _meant(value, name) for value in values)
                 rows.run(f"{change} {_OF} {more}", (name, *meant))
 
 
-def _meant(value: Any, thread: str, actor: int) -> Any:
-    if value == "actor":
-        return actor
-    if value == "log":
-        return actor.to_bytes(8, "big")
+def _meant(value: Any, thread: str) -> Any:
     if isinstance(value, str) and value.startswith("event "):
         index = int(value[6:])
         return b.event_id("s", index).segment + index.to_bytes(8, "big")
