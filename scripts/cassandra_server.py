@@ -97,8 +97,8 @@ PACKAGES: Final = ("openjdk-17-jre-headless", "maven")
 HINT: Final = (
     f"Cassandra {VERSION} cannot run on this machine: it needs a Java {JAVA} and, once, Maven. "
     "`make services` installs Java 17 and Maven on Debian and Ubuntu as root (or with sudo); "
-    "elsewhere install them, so that `java` and `mvn` are on the PATH. Everything but Cassandra's "
-    "tests runs without."
+    "elsewhere install them, so that `java` (or that of JAVA_HOME, if it is set) and `mvn` are on "
+    "the PATH. Everything but Cassandra's tests runs without."
 )
 
 
@@ -137,6 +137,8 @@ def install() -> None:
         raise SystemExit(HINT)
     if not _has_java() or (not _has_jars(_folder()) and shutil.which("mvn") is None):
         processes.install_packages(PACKAGES, HINT)
+    if not _has_java():  # JAVA_HOME, or the first one of the PATH, is another.
+        raise SystemExit(HINT)
     if not _has_jars(_folder()):
         _install_jars(_folder())
 

@@ -43,9 +43,9 @@ def free_port() -> int:
 
 def install_packages(packages: tuple[str, ...], hint: str) -> None:
     """Debian's, as root or with sudo. Raises SystemExit with the hint where that cannot be done."""
-    if shutil.which("apt-get") is None:
-        raise SystemExit(hint)
     root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if None in map(shutil.which, ["apt-get", *root[:1]]):
+        raise SystemExit(hint)
     # The runlevel keeps Debian from starting a server of its own, on the usual port.
     quiet = ["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"]
     for command in (
