@@ -45,6 +45,9 @@ ENGINES: dict[str, Callable[[], str]] = {
     "cassandra": lambda: servers.cassandra("rivals"),
 }
 RIVALS = 4
+READ_MAX = 1500
+"""Checkpoints that are read through each router, chosen by chance if there are more: the line that
+each bears is longer the longer they write. All are looked for in the storage."""
 
 
 class Rivals:
@@ -229,8 +232,9 @@ def test_two_routers_killed_at_random_leave_a_history_that_holds(
             rivals.stop()
             notes = rivals.notes()
         concurrent = asyncio.run(check_storage(url, notes))
+        read = chance.sample(notes, min(len(notes), READ_MAX))
         for router in (one, two):
             with RouterSaver(router.target, tenant="load") as saver:
-                check_answers(saver, notes)
+                check_answers(saver, read)
     assert concurrent, "the agents were no rivals"
     print(f"{len(notes)} acknowledged calls, {kills} kills, {concurrent} concurrent pairs")

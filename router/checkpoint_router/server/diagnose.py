@@ -5,12 +5,11 @@ Rule: a backend is imported only when a URL names it.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from importlib import import_module
 from typing import Any, Final
 
 from checkpoint_router.core.errors import InvalidArgument
 from checkpoint_router.storage.finding import Finding, Verdict
-from checkpoint_router.storage.open import shown
+from checkpoint_router.storage.open import of_backend, shown
 from checkpoint_router.storage.scrub import Fault, Kind, Report, Shard, scrub
 
 __all__ = ["Fault", "Finding", "Kind", "Report", "Verdict", "check", "diagnose"]
@@ -64,5 +63,5 @@ def _of(url: str, which: int) -> tuple[Callable[..., Any], str]:
             f"redis://HOST:PORT/DB or cassandra://HOST,HOST:PORT/KEYSPACE?dc=DATACENTRE.",
             field="storage",
         )
-    module, _, name = _SCHEMES[scheme][which].partition(":")
-    return getattr(import_module(f"checkpoint_router.backends.{module}"), name), rest
+    place = f"checkpoint_router.backends.{_SCHEMES[scheme][which]}"
+    return of_backend(scheme, place), rest

@@ -7,7 +7,7 @@ and this floor knows the backends by name, not by import.
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 from checkpoint_router.core.errors import Refused, UnknownStorage
 from checkpoint_router.storage.port import Storage
@@ -46,15 +46,21 @@ def storage_from_url(url: str) -> Storage:
             field="storage",
             url=shown(url),
         )
-    module, _, name = SCHEMES[scheme][0].partition(":")
+    make: Callable[[str], Storage] = of_backend(scheme, SCHEMES[scheme][0])
+    return make(rest)
+
+
+def of_backend(scheme: str, place: str) -> Any:
+    """What stands at `place`, as MODULE:NAME, in the backend of a scheme. Raises Refused, naming
+    the extra, if the driver is not installed."""
+    module, _, name = place.partition(":")
     try:
-        make: Callable[[str], Storage] = getattr(import_module(module), name)
+        return getattr(import_module(module), name)
     except ModuleNotFoundError as e:
         if (e.name or "").startswith("checkpoint_router"):
             raise
-        extra = module.rpartition(".")[2]
+        extra = module.split(".")[2]
         raise Refused(
             f"a storage {scheme}: needs the Python package {e.name!r}, which is not installed. "
             f"Install the extra: pip install '.[server,{extra}]' in the source."
         ) from None
-    return make(rest)
