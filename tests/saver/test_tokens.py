@@ -434,22 +434,76 @@ async def test_a_read_after_another_process_ended_its_put_sees_it(
 async def test_a_forked_child_is_refused_clearly_and_its_parent_goes_on(
     calls: Calls, router: Any, tenant: str
 ) -> None:
+    """Also where another worker was in the midst of a call: it holds a lock, and is not there."""
     said = await program(
         router,
         tenant,
         """
+        import signal, threading
         first = saver.put(conf(), body(cid(1)), {}, {})
+        held, over = threading.Event(), threading.Event()
+        def hold():
+            with saver._reading.sessions.lock:
+                held.set()
+                over.wait()
+        worker = threading.Thread(target=hold, daemon=True)
+        worker.start()
+        held.wait()
         child = os.fork()
         if child == 0:
-            try:
-                saver.put(first, body(cid(2)), {}, {})
-                print("worked", flush=True)
-            except RouterError as error:
-                print(type(error).__name__, "spawn" in str(error), flush=True)
+            signal.alarm(20)
+            for call in (saver.put, lambda *given: asyncio.run(saver.aput(*given))):
+                try:
+                    call(first, body(cid(2)), {}, {})
+                    print("worked", flush=True)
+                except RouterError as error:
+                    print(type(error).__name__, "spawn" in str(error), flush=True)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
+        over.set()
+        worker.join()
         saver.put(first, body(cid(3)), {}, {})
         """,
     )
-    assert said.split() == ["ForkedSaver", "True"]
+    assert said.split() == ["ForkedSaver", "True"] * 2
     assert ids(await calls.list(conf())) == [cid(3), cid(1)]
+
+
+async def test_workers_that_share_a_saver_made_before_they_were_forked_lose_and_double_nothing(
+    saver: BaseCheckpointSaver[Any], router: Any, tenant: str
+) -> None:
+    await program(
+        router,
+        tenant,
+        """
+        from langgraph.graph import START, StateGraph
+        from tests.saver.likeness import Log, add
+        builder = StateGraph(Log)
+        builder.add_node("end", add("end"))
+        for n in map(str, range(9)):
+            builder.add_node(n, add(n))
+            builder.add_edge(START, n)
+            builder.add_edge(n, "end")
+        graph = builder.compile(checkpointer=saver)
+        def work(name):
+            graph.invoke({"log": []}, conf(f"{name} sync"))
+            asyncio.run(graph.ainvoke({"log": []}, conf(f"{name} async")))
+        children = []
+        for n in range(2):
+            children.append(os.fork())
+            if children[-1] == 0:
+                work(f"worker {n}")
+                os._exit(0)
+        for child in children:
+            assert os.waitpid(child, 0)[1] == 0
+        work("parent")
+        """,
+    )
+    for name in ("worker 0", "worker 1", "parent"):
+        for half in ("sync", "async"):
+            found = [each async for each in saver.alist(conf(f"{name} {half}"))]  # type: ignore[arg-type]
+            logs = [
+                sorted(value for _, channel, value in each.pending_writes or () if channel == "log")
+                for each in found
+            ]
+            assert logs == [[], [["end"]], [[str(n)] for n in range(9)], [[]]]

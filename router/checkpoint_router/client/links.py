@@ -10,9 +10,9 @@ finaliser, because clones share it.
 gRPC's asyncio half is fastest for tasks, but serves one loop of a process well (`loop_link` says
 why). So one loop has it, the first until it is closed, and tasks of others use the process' link.
 
-gRPC does not survive a fork. Once this process has opened a link, calls in its forked children
-are refused (most would work, some hang or crash, however the links were closed before), and what
-a child inherited is never touched, not even to close it.
+gRPC does not survive a fork. Once this process has made a call, calls in its forked children are
+refused (most would work, some hang or crash, however the links were closed before), and what a
+child inherited is never touched, not even to close it.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ _RETRIED: Final = (Overloaded, Unavailable)
 """Answers after which the same call is made again, by this file and nobody else."""
 
 _processes: Final[list[int]] = []
-"""The process that opened the first link, of any saver; a forked child inherits the entry."""
+"""The process that made the first call of any saver; a forked child inherits the entry."""
 
 
 class Links:
@@ -137,7 +137,7 @@ class Links:
             process_link.close(_closed(), wait=wait)
 
     def _of_process(self) -> ProcessLink:
-        _check_process()
+        check_process()
         link = self._process_link
         if link is None:
             with self._lock:
@@ -146,7 +146,7 @@ class Links:
         return link
 
     def _of_loop(self) -> LoopLink | ProcessLink:
-        _check_process()
+        check_process()
         loop = asyncio.get_running_loop()
         link = self._loop_link
         if link is not None and link.loop is loop:
@@ -242,15 +242,19 @@ def _inherited() -> bool:
     return bool(_processes) and _processes[0] != os.getpid()
 
 
-def _check_process() -> None:
+def check_process() -> None:
+    """Raises ForkedSaver in a forked child of a process that has made a call. A saver asks before
+    each: its locks are as they were at the fork, and a worker may have held one that is not here.
+    """
     if not _processes:
         _processes.append(os.getpid())
     elif _processes[0] != os.getpid():
         raise ForkedSaver(
-            f"this process was forked from process {_processes[0]} after a saver had connected "
+            f"this process was forked from process {_processes[0]} after a saver had been used "
             f"there, and gRPC does not survive that. Nothing was sent. Start workers with "
             f"multiprocessing's 'spawn' or 'forkserver', or fork before the first call of any "
-            f"saver."
+            f"saver: what a server makes before it forks its workers may be a saver, but not use "
+            f"it, not even for `setup`."
         )
 
 

@@ -28,7 +28,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from checkpoint_router.client.cache import Cache
 from checkpoint_router.client.gathering import Turn
-from checkpoint_router.client.links import Links
+from checkpoint_router.client.links import Links, check_process
 from checkpoint_router.client.listing import Listing
 from checkpoint_router.client.operations import Call, Operation, Step
 from checkpoint_router.client.reading import Reading
@@ -281,6 +281,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
         return f"{count + 1:010}.{apart:010}"
 
     def _drive(self, operation: Operation[T]) -> T:
+        check_process()
         try:
             step = next(operation)
             while True:
@@ -304,6 +305,7 @@ class RouterSaver(BaseCheckpointSaver[str]):
     def _adrive(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         """Runs the operation up to its first call now, the rest when it is awaited."""
         try:
+            check_process()
             step: Step | Exception = next(operation)
         except Exception as e:  # noqa: BLE001 # raised when awaited, as by a coroutine function
             step = e

@@ -154,7 +154,7 @@ class SerialisationError(RouterError, TypeError):
 
 
 class ForkedSaver(RouterError, RuntimeError):
-    """A saver was carried over a fork whose parent had open links."""
+    """A saver is used in a forked child of a process that had used one."""
 
     reason = "FORKED_SAVER"
 
