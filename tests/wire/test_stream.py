@@ -1,7 +1,6 @@
 """The stream: out of order, within limits, and no client's trouble but its own."""
 
 import asyncio
-import itertools
 import time
 from asyncio import CancelledError
 from collections import deque
@@ -181,21 +180,17 @@ def test_many_who_do_not_read_cost_little_memory_and_make_room_for_who_does(
     with running_router(env=env) as router:
         put_large(router.address, thread, segment)
         with unread(router.address, thread), Stream(router.address) as reads:
-            call_ids = itertools.count(1)
-
-            def ask(of: str) -> bool:
-                reads.call(get(of, next(call_ids)))
+            call_id = answered = 0
+            while not answered:
+                call_id += 1
+                # Not for the large one at once: while its answer is on its way, the others may be
+                # refused for it, ask no more, and leave room for everybody.
+                made_room = "disconnected a client" in router.log_text()
+                reads.call(get(thread.thread if made_room else "other", call_id))
                 result = reads.next()
                 assert result.error.reason in {"", "OVERLOADED"}
+                answered = bool(result.get_tuple.blobs)
                 time.sleep(int(result.error.metadata.get("retry_after_ms", 0)) / 1000)
-                return bool(result.get_tuple.blobs)
-
-            # Not for the large one yet: while its answer is on its way, the others may be refused
-            # for it, ask no more, and leave room for everybody.
-            while "disconnected a client" not in router.log_text():
-                ask("other")
-            while not ask(thread.thread):
-                pass
         assert peak_mib(router.pid) < MEMORY_MIB_MAX
         # What gRPC logs of an answer whose connection ended is none of ours.
         assert "unexpected error" not in router.log_text()
