@@ -5,6 +5,7 @@ those before it, and the write of a task. Notes every acknowledged call in LOG u
 input is closed.
 """
 
+import hashlib
 import json
 import select
 import sys
@@ -17,6 +18,11 @@ from checkpoint_router import RouterSaver
 from tests.probe.load import PATIENCE_SECONDS, bytes_of
 
 THREAD = "shared"
+
+
+def digest(line: list[str]) -> str:
+    """Stands for a line in a note: all of them in full are the square of their number."""
+    return hashlib.sha256(json.dumps(line).encode()).hexdigest()
 
 
 def turn(saver: RouterSaver, number: int, count: int, out: Any) -> None:
@@ -36,7 +42,7 @@ def turn(saver: RouterSaver, number: int, count: int, out: Any) -> None:
         metadata,
         checkpoint["channel_versions"],
     )
-    out.write(json.dumps(["put", id, line]) + "\n")
+    out.write(json.dumps(["put", id, [digest(line), line[-1:]]]) + "\n")
     saver.put_writes(config, [("out", bytes_of(id, 500))], f"task-{number}-{count}")
     out.write(json.dumps(["writes", id, f"task-{number}-{count}"]) + "\n")
 

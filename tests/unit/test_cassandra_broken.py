@@ -4,6 +4,7 @@ The damage is done through a connection of the test's own.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -263,6 +264,10 @@ async def test_tables_whose_rows_expire_or_are_read_without_repair_are_an_alarm(
     facts = await storage.facts()
     assert facts.alarms == ()
     assert "on 1 member of dc1" in facts.promise
+    assert facts.details["schema"] == "agreed"
+    assert re.fullmatch(r"\d+\.\d s apart.*", facts.details["clocks"])
+    (ahead,) = await storage._parts.session.clocks()
+    assert abs(ahead) < 3600, "a member on this machine has its clock"
     run("ALTER TABLE KS.thread WITH default_time_to_live = 60 AND read_repair = 'NONE'")
     try:
         expire, repair = (await storage.facts()).alarms

@@ -24,6 +24,7 @@ async def read(session: Session, target: Target) -> Facts:
     tables = await session.ask(
         f"SELECT table_name, default_time_to_live, read_repair FROM {there}"  # noqa: S608 - a checked name
     )
+    clocks = [0.0, *await session.clocks()]
     alarms = []
     if any(row[0] != agreed for row in peers):
         alarms.append(
@@ -56,6 +57,7 @@ async def read(session: Session, target: Target) -> Facts:
             "datacentre": target.dc,
             "replication": ", ".join(f"{dc}: {n}" for dc, n in sorted(copies.items())),
             "consistency": "LOCAL_QUORUM, LOCAL_SERIAL",
+            "clocks": f"{max(clocks) - min(clocks):.1f} s apart, with the router's",
             "commitlog_sync": log,
             "members": str(1 + len(peers)),
             "schema": "agreed" if all(row[0] == agreed for row in peers) else "not agreed",

@@ -12,6 +12,7 @@ keyspace. Only what `statements` has is sent.
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -168,6 +169,16 @@ class Session:
         """What one of the server's own tables says. No value of anybody's is part of `text`."""
         return self._sent(text)
 
+    async def clocks(self) -> list[float]:
+        """How far the clock of each member that is asked is before ours, in seconds."""
+        text = "SELECT toUnixTimestamp(now()) FROM system.local"
+        begun = time.time()
+        hosts = self.cluster.metadata.all_hosts()
+        asked = [self._sent(text, host=host) for host in hosts if host.is_up]
+        told = await asyncio.gather(*asked, return_exceptions=True)  # elsewhere nobody is asked
+        now = (begun + time.time()) / 2
+        return [rows[0][0] / 1000 - now for rows in told if isinstance(rows, list)]
+
     def read(self, name: Name, *values: Any) -> Awaitable[list[Row]]:
         """All rows of the answer, over all of its pages."""
         return self._sent(self._bound(name, values))
@@ -210,11 +221,11 @@ class Session:
             batch.add(self._bound(name, values))
         return batch
 
-    def _sent(self, what: Any) -> "asyncio.Future[list[Row]]":
+    def _sent(self, what: Any, host: Any = None) -> "asyncio.Future[list[Row]]":
         """The answer to what is on its way now, also if nobody waits for it yet."""
         answer = self._home.loop.create_future()
         try:
-            response = self._open_driver.execute_async(what)
+            response = self._open_driver.execute_async(what, host=host)
         except RouterError as e:
             answer.set_exception(e)
             answer.exception()  # As in `_fail`.
