@@ -36,11 +36,7 @@ _HINTS: Final = (
     ("ReadOnly", "It is a replica: name the primary in the storage URL."),
     ("NoPermission", "This user may not do that: it needs read, write and scripting on all keys."),
     ("Authentication", f"Check user and password: ?password_file=FILE, or {PASSWORD}, has it."),
-    (
-        "CERTIFICATE_VERIFY",
-        "Name the authority that signed its certificate with ?ca=FILE, and the "
-        "host as the certificate names it.",
-    ),
+    ("CERTIFICATE_VERIFY", "Name who signed it with ?ca=FILE, and the host as it names it."),
     ("DB index", "Name a database that it has: the number after the last / of the URL."),
     ("BusyLoading", "It is loading its data: wait until it has."),
     ("ClusterDown", "Part of the cluster is away: look at CLUSTER INFO."),
