@@ -6,7 +6,6 @@ WORKERS ?= 2
 UPGRADE ?=
 STORAGE ?= sqlite
 BENCH ?=
-ONLY =
 
 CANDIDATES = python3.13 python3.12 python3.11 python3 python
 IS_NEW_ENOUGH = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
@@ -19,7 +18,12 @@ PYTEST = $(BIN)/python -m pytest -q
 # Without a router process, or nearly: what fails most often fails within seconds.
 QUICK = $(wildcard $(patsubst %,tests/test_%.py,tidy floors install) \
 	$(addprefix tests/,unit property scenarios contract wire))
-ON_EACH_PYTHON = tests/saver/test_conformance.py tests/saver/test_pregel.py tests/test_readme.py
+# Looked for, since to collect all tests takes as long as some of these.
+CRASHING = $(shell grep -rl 'mark\.crash' tests --include='test_*.py')
+# Neither style nor floors, nor what only searches: planted faults, and calls of chance.
+ON_EACH_PYTHON = $(addprefix tests/,test_install.py test_readme.py unit property scenarios \
+	contract wire saver/test_conformance.py saver/test_pregel.py)
+NOT_ON_EACH = redis or cassandra or uncached or evicting or planted or fuzz
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
@@ -51,19 +55,18 @@ lint: $(READY) ## style, types, floors, proto
 	$(BIN)/mypy
 
 test-quick: $(READY) ## the tests that need no router process
-	$(PYTEST) -n $(WORKERS) -m "not crash" -k "$(ONLY)" $(QUICK)
+	$(PYTEST) -n $(WORKERS) -m "not crash" $(QUICK)
 
 test-rest: $(READY) ## all others but the crash tests
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not crash" tests $(addprefix --ignore=,$(QUICK))
 
 # By file, whose tests share a server.
 test-crash: $(READY) ## the crash tests, after the others: they want the whole machine
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m crash tests
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m crash $(CRASHING)
 
 # Without other servers than our own: their drivers are tested on one Python.
-test-python: ONLY = not redis and not cassandra and not uncached and not evicting
-test-python: test-quick ## what must hold on each Python: the quick tests, and some on a router
-	$(PYTEST) -n $(WORKERS) -k "$(ONLY)" $(ON_EACH_PYTHON)
+test-python: $(READY) ## what must hold on each Python: most quick tests, and some on a router
+	$(PYTEST) -n $(WORKERS) -m "not crash" -k "not ($(NOT_ON_EACH))" $(ON_EACH_PYTHON)
 
 format: $(READY) ## put the code into the project's format
 	$(BIN)/ruff check --fix-only .

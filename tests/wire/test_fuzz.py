@@ -118,7 +118,7 @@ def test_good_calls_with_a_few_bytes_changed(
     assert serves(bystander)
 
 
-@CHANCE
+@settings(CHANCE, max_examples=50)  # an event costs ten times what a call of bytes does
 @given(event=some.events(), digest=st.none() | some.hashes, blobs=some.new_blobs)
 def test_events_of_chance(
     router: RunningRouter, bystander: Stream, event: Event, digest: bytes | None, blobs: object
