@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
+from langgraph.channels.delta import DeltaChannel
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, Send, interrupt
 
 from checkpoint_router.client.links import Links
+from checkpoint_router.client.writing import Writing
 from checkpoint_router.core import errors, limits
 
 from .calls import Calls
+from .hosts import extend
+from .likeness import THREAD, Alike, Compile, story
 from .proxy import Proxy
-from .shapes import chain, cid, conf
+from .shapes import body, chain, cid, conf
 
 pytestmark = pytest.mark.router_only
 
@@ -51,12 +57,7 @@ async def a_run(calls: Calls, reader: Calls) -> dict[str, Any]:
     """A run that has read, and stored its first checkpoint: the config of its writes there."""
     runtime = SimpleNamespace(control=object())
     await calls.get_tuple(inside(conf(), runtime))
-    stored = await calls.put(
-        inside(conf(), runtime),
-        {"v": 4, "id": cid(1), "ts": "", "channel_values": {}, "channel_versions": {},
-         "versions_seen": {}, "updated_channels": None},
-        {"source": "input", "step": -1, "parents": {}}, {},
-    )  # fmt: skip
+    stored = await calls.put(inside(conf(), runtime), body(cid(1)), {"source": "input"}, {})
     assert (await reader.read(conf())).checkpoint["id"] == cid(1)
     return inside(stored, runtime)
 
@@ -179,6 +180,76 @@ async def test_a_value_that_fills_a_batch_delays_none_behind_it(
     assert await written(another()) == [
         (name, "x", value) for name, value in zip(NAMES, values, strict=False)
     ]
+
+
+async def test_a_value_that_is_pruned_on_its_way_is_sent_again_beside_the_others(
+    calls: Calls, another: Callable[..., Calls], sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = "l" * (limits.INLINE_BLOBS_BYTES_MAX + 1)  # It goes ahead of the event that names it.
+    config = await a_run(calls, another())
+    await calls.put_writes(config, [("x", large)], "f" * 32)
+    stored = await calls.put(config, body(cid(2)), {"source": "loop"}, {})
+    pruning, ahead = another().saver, Writing._ahead
+
+    def overtaken(self: Writing, *given: Any) -> Any:
+        left = yield from ahead(self, *given)
+        if "prune" not in sent:  # It takes the same value away, with the write that named it.
+            pruning.prune(["t"])
+        return left
+
+    monkeypatch.setattr(Writing, "_ahead", overtaken)
+    sent.clear()
+    values = [large if number == 2 else VALUE for number in range(6)]
+    config["configurable"] |= stored["configurable"]
+    await asyncio.gather(
+        *(
+            calls.put_writes(config, [("x", value)], name)
+            for name, value in zip(NAMES, values, strict=False)
+        )
+    )
+    assert sent.count("put_blobs") == 2
+    assert await written(another()) == [
+        (name, "x", value) for name, value in zip(NAMES, values, strict=False)
+    ]
+
+
+class Changes(TypedDict, total=False):
+    """A list that is stored as its changes, with a snapshot now and then."""
+
+    changes: Annotated[list[str], DeltaChannel(extend, snapshot_frequency=5)]
+
+
+async def test_a_delta_channel_has_what_parallel_tasks_wrote(alike: Alike, sent: list[str]) -> None:
+    tasks = 12
+
+    def work(task: dict[str, Any]) -> Changes:
+        answer = interrupt("?") if task["number"] == 3 else VALUE
+        return {"changes": [f"{task['turn']} {task['number']} {answer}"]}
+
+    async def scenario(compiled: Compile) -> list[Any]:
+        builder = StateGraph(Changes)
+        builder.add_node("work", work)  # type: ignore[call-overload]  # what it is sent is no state
+        builder.add_node("end", lambda state: {"changes": ["end"]})
+        builder.add_edge("work", "end")
+        builder.add_conditional_edges(
+            START,
+            lambda state: [
+                Send("work", {"turn": len(state["changes"]), "number": number})
+                for number in range(tasks)
+            ],
+            ["work"],
+        )
+        graph = compiled(builder)
+        seen: list[Any] = []
+        for turn in ("one", "two", "three"):
+            await graph.invoke({"changes": [turn]}, THREAD)
+            seen.append((await graph.get_state(THREAD)).next)
+            seen.append(await graph.invoke(Command(resume="yes"), THREAD))
+        return [*seen, *await story(graph)]
+
+    found = await alike(scenario)
+    assert len(found[5]["changes"]) == 3 * (tasks + 2)
+    assert 0 < sent.count("put_writes") < 3 * tasks
 
 
 @pytest.mark.parametrize("flavour", ["async"])  # there are not so many workers
