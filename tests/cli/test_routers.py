@@ -118,6 +118,7 @@ def test_serve_waits_for_a_storage_that_does_not_answer_and_says_so(tmp_path: Pa
         assert "does not answer yet" in child.stderr.readline()
         code, log = ended(child)
         assert code == 4
+        assert log.count("does not answer yet") < 10, "it went on after SIGTERM"
         assert f":{server.port}/0 failed" in log.splitlines()[-1]
     for look in ("doctor",), ("shard", "check"):
         said = run(*look, "--storage", server.url)
