@@ -17,8 +17,9 @@ from .histories import play, random_history
 from .world import Action, Broken, World
 
 Plant = Callable[[pytest.MonkeyPatch], None]
-SEEDS = 200
-"""The same histories that `test_every_invariant_on_seeded_histories` finds nothing in."""
+SEEDS = 100
+"""Of the histories that `test_every_invariant_on_seeded_histories` finds nothing in. The fault that
+hides longest is met by the 81st."""
 
 Search = Callable[[], str | None]
 

@@ -25,7 +25,7 @@ LONG = os.environ.get("CHECKPOINT_ROUTER_TEST_LONG", "") not in ("", "0")
 TIMES = 20 if LONG else 1
 
 bounded = settings(
-    max_examples=120 * TIMES,
+    max_examples=40 * TIMES,
     deadline=None,
     derandomize=not LONG,
     database=None,
