@@ -164,7 +164,8 @@ def test_a_question_for_delta_history_comes_back_as_it_was(asked: Any) -> None:
 def test_the_answer_to_a_put_comes_back_as_it_was(answer: Any) -> None:
     for message in (calls.PutResponse(), calls.PutWritesResponse()):
         arrived = over(message, answers.fill_put_answer, answer)
-        assert answers.put_answer_of(arrived) == answer
+        assert tuple(arrived.missing) == answer.missing
+        assert answers.clock_of(arrived.clock) == answer.clock
 
 
 @given(some.read_answers)
@@ -187,7 +188,8 @@ def test_a_delta_history_comes_back_as_it_was(answer: Any) -> None:
 @given(st.builds(Removed, threads=some.signed, events=some.signed))
 def test_what_was_removed_comes_back_as_it_was(removed: Removed) -> None:
     for message in (calls.PruneResponse(), calls.DeleteForRunsResponse()):
-        assert answers.removed_of(over(message, answers.fill_removed, removed)) == removed
+        arrived = over(message, answers.fill_removed, removed)
+        assert (arrived.threads, arrived.events) == (removed.threads, removed.events)
 
 
 @given(some.router_facts)

@@ -12,8 +12,9 @@ from uuid import UUID
 import msgspec
 
 from checkpoint_router.core import limits
-from checkpoint_router.core.errors import InvalidArgument, LimitExceeded, MissingId, WrongType
+from checkpoint_router.core.errors import InvalidArgument, MissingId, WrongType
 from checkpoint_router.core.ids import checked_id
+from checkpoint_router.wire.checks import checked_size
 
 
 class Names(msgspec.Struct, frozen=True, gc=False):
@@ -109,13 +110,7 @@ def checked_path(value: Any) -> str:
     """`value` if it may be the path of a task."""
     if not isinstance(value, str):
         raise _wrong("task_path", "text", value)
-    size = len(encoded("task_path", value))
-    if size > limits.TASK_PATH_BYTES_MAX:
-        raise LimitExceeded(
-            f"task_path has {size} bytes; the limit is {limits.TASK_PATH_BYTES_MAX}. Nothing was "
-            f"written.",
-            field="task_path",
-        )
+    checked_size("task_path", len(encoded("task_path", value)), limits.TASK_PATH_BYTES_MAX)
     return value
 
 

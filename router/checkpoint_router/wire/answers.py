@@ -22,7 +22,6 @@ from checkpoint_router.v1 import types_pb2 as pb
 from checkpoint_router.wire.blobs import fill_values, grown_of, values_of
 from checkpoint_router.wire.checks import (
     checked_event_id,
-    checked_hash,
     checked_integer,
     checked_name,
     checked_path,
@@ -80,15 +79,6 @@ def fill_session(message: pb.Session, session: Session) -> None:
         message.segment = session.segment
     fill_ranges(message.acknowledged, session.acknowledged)
     message.inside = session.inside
-
-
-def put_answer_of(message: "PutMessage") -> PutAnswer:
-    """Whether a put was stored, or which blobs it lacks."""
-    checked_size("missing", len(message.missing), limits.BLOBS_PER_CALL_MAX, "blobs")
-    return PutAnswer(
-        missing=tuple(checked_hash("missing", h) for h in message.missing),
-        clock=clock_of(message.clock),
-    )
 
 
 def fill_put_answer(message: "PutMessage", answer: PutAnswer) -> None:
@@ -219,11 +209,6 @@ def fill_delta_answer(message: calls.GetDeltaHistoryResponse, answer: DeltaAnswe
         if channel.seed is not None:
             fill_content(line.seed, channel.seed)
     fill_values(message.blobs, answer.blobs)
-
-
-def removed_of(message: "RemovedMessage") -> Removed:
-    """What a prune or a delete over many threads removed."""
-    return Removed(threads=message.threads, events=message.events)
 
 
 def fill_removed(message: "RemovedMessage", removed: Removed) -> None:
