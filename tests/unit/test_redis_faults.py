@@ -293,6 +293,19 @@ class TestSettings:
         async with router_on(server.url) as storage:
             assert promise in (await storage.facts()).promise
 
+    async def test_a_server_that_keeps_less_than_it_is_asked_for_is_refused(
+        self, server: Server
+    ) -> None:
+        server.command("CONFIG", "SET", "appendfsync", "everysec")
+        with pytest.raises(Refused, match=r"promise=always.*keep everysec.*Nothing was written"):
+            await storage_from_url(f"{server.url}?promise=always").open()
+        assert server.command("DBSIZE") == "0"
+        async with router_on(f"{server.url}?promise=everysec") as storage:
+            await stored(storage, checkpoint(1))
+        server.command("CONFIG", "SET", "appendonly", "no")
+        with pytest.raises(Refused, match="its settings keep none"):
+            await storage_from_url(f"{server.url}?promise=everysec").open()
+
     async def test_a_server_that_evicts_is_refused_unless_that_is_accepted(
         self, server: Server
     ) -> None:

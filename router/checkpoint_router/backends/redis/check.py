@@ -53,7 +53,7 @@ _LISTS: Final = {
     "r": "the list by run",
     "t": "the list of its tenant's threads",
     "i": "the list of its slot's threads",
-    "c": "the counts",
+    "c": "the table of counts",
 }
 
 _OF_THREAD: Final = frozenset(b"%c" % kind for kind in b"kcelpjbv")

@@ -25,6 +25,9 @@ _PROMISES: Final = {
 }
 
 
+_WEAKEST_FIRST: Final = ("none", "everysec", "always")
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """Of one server, or of the weakest of a cluster."""
@@ -53,6 +56,14 @@ class Found:
                 f"{self.place.url} has maxmemory-policy {evicting}: when its memory is full it "
                 f"throws away acknowledged checkpoints. Nothing was written. Set it to "
                 f"noeviction, or say that you accept it: add ?accept=eviction to the URL."
+            )
+
+        wanted, mode = self.place.promise, self.mode()
+        if wanted is not None and _WEAKEST_FIRST.index(mode) < _WEAKEST_FIRST.index(wanted):
+            raise Refused(
+                f"{self.place.url} is to keep promise={wanted}, and its settings keep {mode}. "
+                f"Nothing was written. Set appendonly to yes and appendfsync to {wanted}, or say "
+                f"promise={mode}."
             )
 
     def facts(self) -> Facts:
@@ -88,7 +99,7 @@ class Found:
             else:
                 fsync = config.get("appendfsync", "no")
                 modes.append(fsync if fsync in _PROMISES else "none")
-        return next(mode for mode in ("none", "everysec", "always") if mode in modes)
+        return next(mode for mode in _WEAKEST_FIRST if mode in modes)
 
     def _evicting(self) -> str:
         policies = (str(info.get("maxmemory_policy", "noeviction")) for info in self.infos)

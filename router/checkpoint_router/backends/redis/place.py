@@ -35,7 +35,7 @@ class Place:
     cert: str | None
     key: str | None
     promise: str | None
-    """What the operator says of appendfsync, for servers that do not tell."""
+    """What the operator wants of appendfsync; a server that does not tell is believed to do it."""
     accept: frozenset[str]
     """Faults that the operator knows of: `eviction`."""
     timeout_seconds: float
