@@ -20,13 +20,13 @@ def open_router(directory: Path, storage: str) -> Iterator[RunningRouter]:
         url = f"sqlite:{directory}"
         # Imported when asked for: these stand beside the demo, in `scripts`.
         if storage == "redis":
-            from scripts import redis_server
+            from scripts import processes, redis_server
 
-            url = stack.enter_context(redis_server.running()).url
+            url = stack.enter_context(processes.running(redis_server.Server)).url
         elif storage == "cassandra":
-            from scripts import cassandra_server
+            from scripts import cassandra_server, processes
 
-            url = stack.enter_context(cassandra_server.running()).url
+            url = stack.enter_context(processes.running(cassandra_server.Server)).url
         yield stack.enter_context(running_router(storage=url))
 
 

@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -237,21 +236,5 @@ class Server(processes.Server):
         return str(file)
 
 
-def running() -> AbstractContextManager[Server]:
-    """A server in a directory that goes with it."""
-    return processes.running(Server)
-
-
-def main(words: list[str]) -> None:
-    """See above."""
-    if words == ["install"]:
-        install()
-        print(f"Cassandra {VERSION} in {jars()}")
-    elif words == ["run"]:
-        processes.run_until_interrupted(Server)
-    else:
-        raise SystemExit(__doc__)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    processes.main(__doc__, install, lambda: f"Cassandra {VERSION} in {jars()}", Server)

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -103,21 +102,5 @@ def _as_account() -> list[str]:
     return [*changed, "--pdeathsig=KILL", "--"]
 
 
-def running() -> AbstractContextManager[Server]:
-    """A server in a directory that goes with it."""
-    return processes.running(Server)
-
-
-def main(words: list[str]) -> None:
-    """See above."""
-    if words == ["install"]:
-        install()
-        print(f"PostgreSQL in {binaries()}")
-    elif words == ["run"]:
-        processes.run_until_interrupted(Server)
-    else:
-        raise SystemExit(__doc__)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    processes.main(__doc__, install, lambda: f"PostgreSQL in {binaries()}", Server)

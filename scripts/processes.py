@@ -149,8 +149,18 @@ def running(make: Callable[[Path], AnyServer]) -> Iterator[AnyServer]:
             server.stop()
 
 
-def run_until_interrupted(make: Callable[[Path], Server]) -> None:
-    """Says the URL of a server, and keeps it until Ctrl-C."""
-    with running(make) as server, contextlib.suppress(KeyboardInterrupt):
-        print(server.url, flush=True)
-        signal.pause()
+def main(
+    text: str | None, install: Callable[[], None], found: Callable[[], str], server: type[Server]
+) -> None:
+    """A program of one word, as its `text` has them: says what it found after `install`, or the
+    URL of a server that it keeps until Ctrl-C."""
+    match sys.argv[1:]:
+        case ["install"]:
+            install()
+            print(found())
+        case ["run"]:
+            with running(server) as one, contextlib.suppress(KeyboardInterrupt):
+                print(one.url, flush=True)
+                signal.pause()
+        case _:
+            raise SystemExit(text)

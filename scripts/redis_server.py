@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -156,22 +155,10 @@ def _command_line_client() -> str:
     return str(client) if client.is_file() else "redis-cli"
 
 
-def running(**settings: str) -> AbstractContextManager[Server]:
-    """A server in a directory that goes with it."""
-    return processes.running(lambda directory: Server(directory, **settings))
-
-
-def main(words: list[str]) -> None:
-    """See above."""
-    if words == ["install"]:
-        install()
-        found = subprocess.run([str(program()), "--version"], check=True, capture_output=True)  # noqa: S603 - our own words
-        print(found.stdout.decode().strip())
-    elif words == ["run"]:
-        processes.run_until_interrupted(Server)
-    else:
-        raise SystemExit(__doc__)
+def _version() -> str:
+    words = [str(program()), "--version"]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 - our own words
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    processes.main(__doc__, install, _version, Server)
