@@ -12,6 +12,7 @@ from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
+from checkpoint_router.client.calls import Prepared
 from checkpoint_router.client.links import Links
 from checkpoint_router.client.writing import Writing
 from checkpoint_router.core import errors, limits
@@ -211,6 +212,37 @@ async def test_a_value_that_is_pruned_on_its_way_is_sent_again_beside_the_others
     assert await written(another()) == [
         (name, "x", value) for name, value in zip(NAMES, values, strict=False)
     ]
+
+
+async def test_a_value_that_a_task_wrote_travels_once_unless_it_is_gone(
+    calls: Calls, another: Callable[..., Calls], sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def noted(self: Prepared, *given: Any) -> bytes:
+        sizes.append(len(self.request))
+        return encoded(self, *given)
+
+    encoded = Prepared.encoded
+    config = await a_run(calls, another())
+    for number, puts in ((1, 1), (2, 2)):
+        values = {"doc": f"{number}" * 50_000}
+        await calls.put_writes(config, list(values.items()), NAMES[number])
+        if puts == 2:
+            # The checkpoint of the write is not the newest any more: both go, and the value.
+            newer = await calls.put(config, body(cid(12)), {}, {})
+            config["configurable"] |= newer["configurable"]
+            await another().call("prune", ["t"])
+        sent.clear()
+        checkpoint = body(cid(10 * number), values)
+        with monkeypatch.context() as patch:
+            patch.setattr(Prepared, "encoded", noted)
+            stored = await calls.put(config, checkpoint, {}, checkpoint["channel_versions"])
+        assert sent == ["put"] * puts
+        assert (max(sizes) > 50_000) is (puts == 2)
+        config["configurable"] |= stored["configurable"]
+        found = await another().read(conf())
+        assert found.checkpoint["channel_values"] == values
 
 
 class Changes(TypedDict, total=False):

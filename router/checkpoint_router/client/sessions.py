@@ -13,7 +13,7 @@ call reads first.
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -22,7 +22,7 @@ from checkpoint_router.client.arguments import Names
 from checkpoint_router.client.cache import Cache
 from checkpoint_router.client.gathering import Gathering
 from checkpoint_router.core import limits
-from checkpoint_router.core.answers import Session, ThreadClock
+from checkpoint_router.core.answers import NewBlob, Session, ThreadClock
 from checkpoint_router.core.clock import Ranges, with_index
 from checkpoint_router.core.ids import SEGMENT_BYTES, EventId, SegmentId
 from checkpoint_router.core.records import (
@@ -46,6 +46,9 @@ NESTED: Final = "__pregel_task_id"
 
 _VALUES_MAX: Final = 1024
 """Channels, by namespace, whose values one run remembers."""
+
+_BROUGHT_MAX: Final = 256
+"""Values of write sets that one run remembers. Fewer: a step of many tasks sends some twice."""
 
 
 class CarriedThreadId(str):
@@ -112,6 +115,8 @@ class Run:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     values: dict[tuple[str, str], ChannelEntry] = field(default_factory=dict)
     """What `learn` was told last, by namespace and channel. Looked up without the lock."""
+    _brought: dict[bytes, None] = field(default_factory=dict)
+    """Names of values that write sets took to the router last."""
 
     def carrier(self) -> str:
         """The thread id that bears this run."""
@@ -183,6 +188,17 @@ class Run:
                         del values[next(iter(values))]
                     values[ns, entry.channel] = entry
 
+    def brings(self, names: Iterable[bytes]) -> None:
+        """A write set with these values is about to be sent."""
+        with self._lock:
+            self._brought |= dict.fromkeys(names)
+            while len(self._brought) > _BROUGHT_MAX:
+                del self._brought[next(iter(self._brought))]
+
+    def not_brought(self, blobs: Sequence[NewBlob]) -> Sequence[NewBlob]:
+        """Those that a checkpoint has to bring: what a task wrote is often all of its channel."""
+        return [blob for blob in blobs if blob.hash not in self._brought]
+
     def held(self, ns: str) -> list[tuple[str, bytes]]:
         """Each channel of a namespace whose value is a blob, with that."""
         with self._lock:
@@ -196,6 +212,7 @@ class Run:
         """After a prune, or when a router lacked one: the values may be gone."""
         with self._lock:
             self.values.clear()
+            self._brought.clear()
 
 
 @dataclass(frozen=True, slots=True)

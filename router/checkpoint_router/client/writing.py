@@ -200,7 +200,9 @@ class Writing:
         thread = self._reading.thread(names.thread)
         learn = partial(self._keep, names.thread, encoded) if encoded.named else None
         try:
-            answer = yield from self._sent(thread, run, event, encoded.blobs, meanwhile=learn)
+            # What a run's writes brought is named: a router that lacks it (yet, or again) says so.
+            blobs = encoded.blobs if again else run.not_brought(encoded.blobs)
+            answer = yield from self._sent(thread, run, event, blobs, meanwhile=learn)
             if answer.missing:
                 have = {b.hash: b for b in encoded.blobs}
                 if not again and not have.keys() >= set(answer.missing):
@@ -241,7 +243,10 @@ class Writing:
             blobs = yield from self._ahead(thread, run, blobs)
         packed = packed_event(event)
         request = put_bytes(thread, packed, event_digest(packed), blobs)
-        name = "put" if isinstance(event.content, records.Checkpoint) else "put_writes"
+        name = "put"
+        if isinstance(event.content, records.WriteSet):
+            name = "put_writes"
+            run.brings(event.blobs())
         waited = 0.0 if began is None else time.monotonic() - began
         return (yield Call(name, request, waited, meanwhile))
 
