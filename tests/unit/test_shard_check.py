@@ -90,10 +90,22 @@ def url(engine: Engine, tmp_path: Path) -> str:
     return engine.url(tmp_path)
 
 
+GRACE_SECONDS = 1.0
+"""No put of a test is under way for longer, on a server that is well."""
+
+
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No put of a test is under way for longer, on a server that is well."""
-    monkeypatch.setattr(CassandraShard, "grace_seconds", 1.0)
+    monkeypatch.setattr(CassandraShard, "grace_seconds", GRACE_SECONDS)
+
+
+COMMAND_LINE = f"""
+from checkpoint_router.backends.cassandra.check import CassandraShard
+from checkpoint_router.cli import main
+CassandraShard.grace_seconds = {GRACE_SECONDS}
+main()
+"""
+"""The same in a process of its own."""
 
 
 async def look(url: str, *, repair: bool = False, begin: str = "") -> Report:
@@ -365,7 +377,7 @@ async def test_a_repair_that_is_killed_is_finished_by_the_next(engine: Engine, u
         await asyncio.gather(*(damage.fill(storage, ThreadKey("acme", name)) for name in names))
     await asyncio.to_thread(_lose_all_lists, engine, url)
     before = await asyncio.to_thread(engine.records, url)
-    command = [sys.executable, "-m", "checkpoint_router.cli", "shard", "check", "--repair"]
+    command = [sys.executable, "-c", COMMAND_LINE, "shard", "check", "--repair"]
     repair = await asyncio.create_subprocess_exec(*command, "--storage", url)
     with _watched(engine, url) as some_are_back:
         async with asyncio.timeout(60):
@@ -373,7 +385,7 @@ async def test_a_repair_that_is_killed_is_finished_by_the_next(engine: Engine, u
                 if await asyncio.to_thread(some_are_back):
                     repair.kill()
                     await repair.wait()
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.005)  # the repair is to have the processor
     assert (await look(url, repair=True)).whole
     assert (await look(url)).faults == []
     assert await asyncio.to_thread(engine.records, url) == before
