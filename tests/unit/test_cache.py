@@ -251,6 +251,24 @@ async def test_a_listing_brings_what_the_saver_does_not_have(routers: Routers) -
     assert line.bytes < 2048
 
 
+async def test_a_history_of_changes_brings_what_the_saver_does_not_have(routers: Routers) -> None:
+    saver, _ = routers.saver("acme")
+    at = await put(saver, 1, messages(200))
+    await saver.aput_writes(at, [("messages", messages(100))], "a task")
+    await put(saver, 2, ["another"], at=at)
+    other, line = routers.saver("acme")
+    writes = [("a task", "messages", messages(100))]
+    expected = {"messages": {"seed": messages(200), "writes": writes}}
+    for is_there in (False, True, False):
+        line.reset()
+        asked = other.aget_delta_channel_history(config=conf(), channels=["messages"])
+        assert await asked == expected
+        assert line.calls == {"get_delta_history": 1}
+        assert (line.bytes < 1024) is is_there
+        if is_there:
+            spoil(other._reading.sessions.cache)
+
+
 async def test_clones_share_what_they_keep(routers: Routers) -> None:
     saver, line = routers.saver("acme")
     await put(saver, 1, messages(200))

@@ -80,7 +80,7 @@ def _valid_calls() -> list[bytes]:
     requests.fill_delete_for_runs(each[5].delete_for_runs, "fuzz", ["run"], b"r" * 16)
     requests.fill_copy_thread(each[6].copy_thread, thread, ThreadKey("fuzz", "u"))
     requests.fill_prune(each[7].prune, "fuzz", ["t"], PruneStrategy.KEEP_LATEST, b"r" * 16)
-    requests.fill_delta_history(each[8].get_delta_history, thread, "", None, ["c"], None)
+    requests.fill_delta_history(each[8].get_delta_history, thread, "", None, ["c"], None, ())
     each[9].put.tenant, each[9].put.thread_id = "fuzz", "t"
     each[10].put_writes.tenant, each[10].put_writes.thread_id = "fuzz", "t"
     return [call.SerializeToString() for call in each]

@@ -153,6 +153,7 @@ def test_a_prune_comes_back_as_it_was(asked: Any) -> None:
         st.none() | some.ids,
         st.lists(some.ids_or_empty, max_size=3).map(tuple),
         st.none() | some.sessions,
+        st.lists(some.hashes, max_size=3).map(tuple),
     )
 )
 def test_a_question_for_delta_history_comes_back_as_it_was(asked: Any) -> None:

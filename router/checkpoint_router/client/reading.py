@@ -67,17 +67,21 @@ class Reading:
         wanted = [checked_id("channel", c, empty=True) for c in checked_list("channels", channels)]
         names = names_of(config)
         run = self.sessions.run_of_read(names)
+        # Held here while the call is on its way, so that making room takes none of them.
+        have = self.sessions.cache.some(names.thread, limits.HELD_MAX)
         asked = call(
             "get_delta_history", pb.GetDeltaHistoryRequest(), requests.fill_delta_history,
             self.thread(names.thread), names.ns, names.checkpoint_id, wanted,
-            None if run is None else run.session(inside=True),
+            None if run is None else run.session(inside=True), have,
         )  # fmt: skip
 
         def once() -> Operation[tuple[core.DeltaAnswer, Blobs]]:
             answer = answers.delta_answer_of((yield asked))
             contents = [w.content for h in answer.channels for w in h.writes]
             contents += [h.seed for h in answer.channels if h.seed is not None]
-            return answer, (yield from self._fetched(names.thread, contents, dict(answer.blobs)))
+            self.sessions.cache.add(names.thread, answer.blobs)
+            blobs = have | dict(answer.blobs)
+            return answer, (yield from self._fetched(names.thread, contents, blobs))
 
         answer, blobs = yield from self.steadily(once)
         return {h.channel: encoding.decode_history(serde, h, blobs) for h in answer.channels}

@@ -131,12 +131,14 @@ class Engine:
         checkpoint_id: str | None,
         channels: Sequence[str],
         session: Session | None,
+        held: Sequence[bytes] = (),
         *,
         deadline: float,
     ) -> DeltaAnswer:
-        """What each channel is rebuilt from: its writes since the nearest ancestor with a value."""
+        """What each channel is rebuilt from: its writes since the nearest ancestor with a value. Of
+        the values, those that are not `held`."""
         return await self._reading.delta_history(
-            thread, ns, checkpoint_id, channels, session, patience(deadline)
+            thread, ns, checkpoint_id, channels, session, held, patience(deadline)
         )
 
     async def list_tuples(self, query: ListQuery, *, deadline: float) -> Page:

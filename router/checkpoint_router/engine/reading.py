@@ -177,6 +177,7 @@ class Reading:
         checkpoint_id: str | None,
         channels: Sequence[str],
         session: Session | None,
+        held: Sequence[bytes],
         patience: float,
     ) -> DeltaAnswer:
         """See `Engine.delta_history`."""
@@ -187,8 +188,10 @@ class Reading:
             histories = await self._walk(state.history, shown, channels)
             contents = [w.content for h in histories for w in h.writes]
             contents += [h.seed for h in histories if h.seed is not None]
-            hashes = tuple(dict.fromkeys(c.hash for c in contents if isinstance(c, Blob)))
-            blobs = await self.values(state.history, hashes)
+            hashes = dict.fromkeys(c.hash for c in contents if isinstance(c, Blob))
+            for hash in held:
+                hashes.pop(hash, None)
+            blobs = await self.values(state.history, tuple(hashes))
             return DeltaAnswer(channels=tuple(histories), blobs=tuple(blobs.items()))
 
         return await self.steadily(thread, once)

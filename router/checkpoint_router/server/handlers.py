@@ -144,10 +144,8 @@ async def _get_delta_history(
     response: calls.GetDeltaHistoryResponse,
     deadline: float,
 ) -> None:
-    thread, ns, checkpoint_id, channels, session = requests.delta_history_of(request)
-    answer = await engine.delta_history(
-        thread, ns, checkpoint_id, channels, session, deadline=deadline
-    )
+    asked = requests.delta_history_of(request)
+    answer = await engine.delta_history(*asked, deadline=deadline)
     answers.fill_delta_answer(response, answer)
 
 

@@ -761,6 +761,7 @@ class GetDeltaHistoryRequest(_message.Message):
     CHANNELS_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     TABLE_EPOCH_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     thread_id: _builtins.str
     checkpoint_ns: _builtins.str
@@ -771,6 +772,10 @@ class GetDeltaHistoryRequest(_message.Message):
     def channels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def session(self) -> _types_pb2.Session: ...
+    @_builtins.property
+    def held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Hashes of values that the answer may do without: at most 256, the rest is not looked at."""
+
     def __init__(
         self,
         *,
@@ -781,10 +786,11 @@ class GetDeltaHistoryRequest(_message.Message):
         channels: _abc.Iterable[_builtins.str] | None = ...,
         session: _types_pb2.Session | None = ...,
         table_epoch: _builtins.int = ...,
+        held: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "checkpoint_id", b"checkpoint_id", "checkpoint_ns", b"checkpoint_ns", "session", b"session", "table_epoch", b"table_epoch", "tenant", b"tenant", "thread_id", b"thread_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "checkpoint_id", b"checkpoint_id", "checkpoint_ns", b"checkpoint_ns", "held", b"held", "session", b"session", "table_epoch", b"table_epoch", "tenant", b"tenant", "thread_id", b"thread_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

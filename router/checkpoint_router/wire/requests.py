@@ -279,8 +279,9 @@ def fill_prune(
 
 def delta_history_of(
     message: calls.GetDeltaHistoryRequest,
-) -> tuple[ThreadKey, str, str | None, tuple[str, ...], Session | None]:
-    """Thread, namespace, checkpoint id (None: the newest), channels, session."""
+) -> tuple[ThreadKey, str, str | None, tuple[str, ...], Session | None, tuple[bytes, ...]]:
+    """Thread, namespace, checkpoint id (None: the newest), channels, session, and which values the
+    reader has."""
     checked_size("channels", len(message.channels), limits.MANIFEST_ENTRIES_MAX, "channels")
     return (
         thread_of(message),
@@ -288,6 +289,7 @@ def delta_history_of(
         optional_id("checkpoint_id", message.checkpoint_id),
         tuple(checked_name("channels", c, empty=True) for c in message.channels),
         optional_session_of(message),
+        tuple(message.held[: limits.HELD_MAX]),
     )
 
 
@@ -298,12 +300,14 @@ def fill_delta_history(
     checkpoint_id: str | None,
     channels: Iterable[str],
     session: Session | None,
+    held: Iterable[bytes],
 ) -> None:
     """Writes a question for delta histories into `message`."""
     fill_thread(message, thread)
     message.checkpoint_ns = ns
     message.checkpoint_id = checkpoint_id or ""
     message.channels.extend(channels)
+    message.held.extend(held)
     if session is not None:
         fill_session(message.session, session)
 
