@@ -4,8 +4,10 @@ The damage is done through a connection of the test's own.
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -275,6 +277,17 @@ async def test_tables_whose_rows_expire_or_are_read_without_repair_are_an_alarm(
         run("ALTER TABLE KS.thread WITH default_time_to_live = 0 AND read_repair = 'BLOCKING'")
     assert "expire after 60 s" in expire
     assert "read_repair = 'BLOCKING'" in repair
+
+
+def test_a_member_that_is_down_is_not_logged_at_each_try(
+    storage: CassandraStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = "Error attempting to reconnect to %s, scheduling retry in %s seconds: %s"
+    assert words in resources.files("cassandra").joinpath("pool.py").read_text()
+    for member in ("a", "b", "a", "b"):
+        logging.getLogger("cassandra.pool").warning(words, member, 0.5, "refused")
+    said = [r.getMessage() for r in caplog.records if r.msg == words]
+    assert [text.partition(",")[0][-1] for text in said] == ["a", "b"]
 
 
 async def test_a_record_that_is_gone_is_named(storage: CassandraStorage, run: Run) -> None:

@@ -59,7 +59,7 @@ async def read(session: Session, target: Target) -> Facts:
             "consistency": "LOCAL_QUORUM, LOCAL_SERIAL",
             "clocks": f"{max(clocks) - min(clocks):.1f} s apart, with the router's",
             "commitlog_sync": log,
-            "members": str(1 + len(peers)),
+            "members": ", down: ".join([str(1 + len(peers)), *session.down()]),
             "schema": "agreed" if all(row[0] == agreed for row in peers) else "not agreed",
             "format": str(schema.FORMAT),
         },

@@ -11,6 +11,7 @@ keyspace. Only what `statements` has is sent.
 
 import asyncio
 import logging
+import math
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -66,6 +67,9 @@ CONNECT_SECONDS: Final = 10.0
 
 _RECONNECT_SECONDS: Final = 0.5
 
+_SAID_AGAIN_SECONDS: Final = 600.0
+"""Between lines of the log about a member that is down. Shorter: they hide the others."""
+
 _PROTOCOL: Final = 5
 """Of CQL. The first one that has checksums on the wire."""
 
@@ -117,6 +121,7 @@ class Session:
     async def open(self) -> None:
         """Connects; nothing is prepared yet. Raises Unavailable or Refused."""
         try:
+            logging.getLogger("cassandra.pool").addFilter(_SPARING)
             with _said_once():
                 self._driver = driver = await asyncio.to_thread(self.cluster.connect)
             # Each statement that needs a timestamp has one of ours.
@@ -178,6 +183,10 @@ class Session:
         told = await asyncio.gather(*asked, return_exceptions=True)  # elsewhere nobody is asked
         now = (begun + time.time()) / 2
         return [rows[0][0] / 1000 - now for rows in told if isinstance(rows, list)]
+
+    def down(self) -> list[str]:
+        """Addresses of members that did not answer when they were asked last."""
+        return sorted(h.address for h in self.cluster.metadata.all_hosts() if h.is_up is False)
 
     def read(self, name: Name, *values: Any) -> Awaitable[list[Row]]:
         """All rows of the answer, over all of its pages."""
@@ -266,6 +275,26 @@ class _Asked:
         if not self._answer.done():
             self._answer.set_exception(_said(error, "a request"))
             self._answer.exception()  # Whoever gave up waiting does not look at it.
+
+
+class _Sparing(logging.Filter):
+    """The driver tries a member that is down twice a second, and logs each try."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not str(record.msg).startswith("Error attempting to reconnect"):
+            return True
+        what, now = record.getMessage().partition(",")[0], time.monotonic()
+        again = now - self._said.get(what, -math.inf) > _SAID_AGAIN_SECONDS
+        if again:
+            self._said[what] = now
+        return again
+
+
+_SPARING: Final = _Sparing()
 
 
 @contextmanager
