@@ -43,7 +43,9 @@ SERVERS: dict[str, Callable[[], str]] = {
     "cassandra": lambda: servers.cassandra("saver"),
 }
 """Storages that are servers of their own, and how to have one."""
-ON_EACH_STORAGE = {"test_conformance", "test_pregel", "test_delta_history", "test_differential"}
+ON_EACH_STORAGE = {
+    "test_conformance", "test_pregel", "test_delta_history", "test_clock", "test_differential",
+}  # fmt: skip
 """The other suites run on SQLite alone: what the storages do otherwise is below the port, where the
 contract looks."""
 ON_SMALL_CACHES = {
