@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from checkpoint_router.core.ids import Dot, ThreadKey
+from checkpoint_router.core.records import Blob, WriteRow
 from checkpoint_router.storage.port import (
     Append,
     Duplicate,
@@ -79,6 +80,27 @@ async def test_an_event_whose_blobs_are_neither_stored_nor_sent_writes_nothing(
     assert await storage.missing_blobs(b.THREAD, 1, [sent.hash, here.hash]) == (sent.hash,)
     again = await storage.append(b.append(event, blobs=[sent, absent]))
     assert again == Stored(Dot(storage.actor, 1))
+
+
+async def test_an_event_may_name_what_the_event_before_it_brings_while_both_are_on_their_way(
+    storage: Storage,
+) -> None:
+    """As a checkpoint names what its task has just written; not what comes after it, or never."""
+    first, late, never = (b.new_blob(bytes([n]) * 3000) for n in range(3))
+    rows = [WriteRow(0, "c", Blob(first.hash))]
+    begins = b.append(b.checkpoint_event(head=b.header()))
+    brings = b.append(b.writes_event(index=2, rows=rows), blobs=[first])
+    names = b.append(b.checkpoint_event(index=3, checkpoint_id="c00003", blobs=[first]))
+    early = b.append(b.checkpoint_event(index=4, checkpoint_id="c00004", blobs=[late, never]))
+    brings_late = b.append(
+        b.checkpoint_event(index=5, checkpoint_id="c00005", blobs=[late]), blobs=[late]
+    )
+    puts = (begins, brings, names, early, brings_late)
+    *stored, missed, last = await asyncio.gather(*map(storage.append, puts))
+    assert all(isinstance(answer, Stored) for answer in (*stored, last))
+    assert missed == MissingBlobs((late.hash, never.hash))
+    read = await storage.blobs(b.THREAD, 1, [first.hash, late.hash], 1 << 20)
+    assert len(read.found) == 2
 
 
 async def test_missing_blobs_of_the_first_event_ever_leave_no_trace(storage: Storage) -> None:

@@ -204,15 +204,16 @@ class Writing:
     async def _refusals(self, place: Place, appends: Sequence[Append]) -> dict[object, Appended]:
         """Answers for those that are not to be written."""
         sent = {a.entry.id: {b.hash for b in a.blobs} for a in appends}
-        wanted = {h for a in appends for h in a.names if h not in sent[a.entry.id]} - place.values
-        absent: set[bytes] = set()
+        wanted = {h for a in appends for h in a.names}.difference(place.values, *sent.values())
         if wanted:
             of = (self._session, place.thread, place.state.live)
-            absent = set(await values.missing(*of, sorted(wanted)))
-            place.values |= wanted - absent
+            place.values |= wanted.difference(await values.missing(*of, sorted(wanted)))
         answers: dict[object, Appended] = {}
+        coming: set[bytes] = set()
+        """Values of those before it that are written, in the same batch."""
         for a in appends:
-            lacks = tuple(h for h in a.names if h in absent and h not in sent[a.entry.id])
+            there = (place.values, sent[a.entry.id], coming)
+            lacks = tuple(h for h in a.names if not any(h in some for some in there))
             if a.gen != place.state.live:
                 answers[a.entry.id] = OtherGeneration(place.state.live)
             elif a.entry.id in place.digests:
@@ -221,6 +222,8 @@ class Writing:
                 answers[a.entry.id] = MissingEvents()
             elif lacks:
                 answers[a.entry.id] = MissingBlobs(lacks)
+            else:
+                coming |= sent[a.entry.id]
         return answers
 
     async def _chosen(self, place: Place, appends: Sequence[Append]) -> list[Chosen]:
