@@ -18,7 +18,14 @@ from checkpoint_router.testing import RouterFailed, RunningRouter, running_route
 from tests.contract import servers
 from tests.probe import datacentres
 from tests.probe.datacentres import ENVIRONMENT, Two, holds
-from tests.probe.test_crash import Agents, agents_at_work, check_acknowledged, until
+from tests.probe.test_crash import (
+    STALL_SECONDS,
+    Agents,
+    agents_at_work,
+    check_acknowledged,
+    throughout,
+    until,
+)
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 
@@ -84,7 +91,8 @@ def test_a_cassandra_that_stands_still_makes_typed_errors_and_then_runs_go_on(
     ):
         os.kill(two.near.pid, signal.SIGSTOP)
         try:
-            check_refusal(router)
+            for _ in throughout(STALL_SECONDS):
+                check_refusal(router)
         finally:
             os.kill(two.near.pid, signal.SIGCONT)
         go_on(agents, "after that")

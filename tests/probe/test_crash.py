@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 AGENTS = 8
 KILLS = 50
 PROGRESS_SECONDS_MAX = 120
+STALL_SECONDS = 30.0
+"""For which an engine stands still."""
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -38,6 +40,14 @@ def until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited {PROGRESS_SECONDS_MAX} s for {what}"
         time.sleep(0.005)  # between two looks at the condition
+
+
+def throughout(seconds: float) -> Iterator[None]:
+    """Again and again, and for the last time when so much has passed."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+    yield
 
 
 class Agents:
