@@ -4,12 +4,20 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
+from msgspec import structs
 
 from checkpoint_router.core import limits
 from checkpoint_router.core.answers import ListQuery, PruneStrategy
 from checkpoint_router.core.growing import named
 from checkpoint_router.core.ids import EventId, ThreadKey
-from checkpoint_router.core.records import Header, Typed
+from checkpoint_router.core.records import (
+    BY_VERSION,
+    EMPTY,
+    ChannelEntry,
+    Content,
+    Header,
+    Typed,
+)
 from checkpoint_router.engine.engine import Engine
 from checkpoint_router.engine.recent import Recent
 from checkpoint_router.storage.memory import MemoryStorage
@@ -140,3 +148,30 @@ def test_many_old_records_make_room_for_the_value_that_grows() -> None:
         assert recent.size_bytes <= limits.RECENT_THREAD_BYTES_MAX
         base = grown
     assert recent.events([b.event_id("s", 1)]) is None
+
+
+async def test_a_channel_that_is_stored_as_its_changes_is_rebuilt_with_few_reads(
+    engine: Engine, storage: Counting
+) -> None:
+    """Every other checkpoint leaves the channel as it was, and has its version alone."""
+    count = 64
+    first = await engine.get_tuple(b.THREAD, "", None, None, deadline=deadline())
+    for index in range(1, count + 1):
+        event = b.checkpoint_event(
+            index=index,
+            checkpoint_id=f"c{index:03d}",
+            parent_id=f"c{index - 1:03d}" if index > 1 else None,
+            head=None if index > 1 else Header(token=first.token),
+            hlc=first.clock.hlc + index,
+            gen=first.clock.gen,
+        )
+        content: Content = BY_VERSION if index % 2 else EMPTY
+        if index == 1:
+            content = Typed("msgpack", b"\x90")
+        entry = ChannelEntry("log", str(index // 2), content)
+        event = structs.replace(event, content=structs.replace(event.content, manifest=(entry,)))
+        await engine.put(b.THREAD, event, None, [], deadline=deadline())
+    before = storage.asked
+    found = await engine.delta_history(b.THREAD, "", None, ["log"], None, deadline=deadline())
+    assert [history.seed for history in found.channels] == [Typed("msgpack", b"\x90")]
+    assert storage.asked - before <= count // 8

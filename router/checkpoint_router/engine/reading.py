@@ -302,15 +302,16 @@ class Reading:
         if events is None:
             ids = [i for s in shown for i in (s.checkpoint.id, *s.writes)]
             events = await self.events(history, ids)
+        known = dict(events)
         out = []
         for s in shown:
-            checkpoint = events[s.checkpoint.id].content
+            checkpoint = known[s.checkpoint.id].content
             assert isinstance(checkpoint, Checkpoint)
-            manifest = await self._resolved(history, s, checkpoint)
+            manifest = await self._resolved(history, s, checkpoint, known)
             out.append(
                 Loaded(
                     structs.replace(checkpoint, parent_id=s.parent_id, manifest=manifest),
-                    _folded([events[w] for w in s.writes]),
+                    _folded([known[w] for w in s.writes]),
                 )
             )
         return out
@@ -342,9 +343,14 @@ class Reading:
         return blobs.found
 
     async def _resolved(
-        self, history: History, shown: Shown, checkpoint: Checkpoint
+        self,
+        history: History,
+        shown: Shown,
+        checkpoint: Checkpoint,
+        known: dict[EventId, Event],
     ) -> tuple[ChannelEntry, ...]:
-        """The manifest with each value that was stored by version alone looked up."""
+        """The manifest with each value that was stored by version alone looked up, mostly in the
+        checkpoint before. Adds what it read to `known`: that is the next one to be looked at."""
         open_: set[tuple[str, Version]] = {
             (e.channel, e.version) for e in checkpoint.manifest if isinstance(e.content, ByVersion)
         }
@@ -352,18 +358,19 @@ class Reading:
             return checkpoint.manifest
         found: dict[tuple[str, Version], Content] = {}
         before = view.earlier(history, shown.lineage, shown.checkpoint)
-        while ids := [e.id for e in islice(before, _WALK)]:
-            events = await self.events(history, ids)
+        while open_ and (ids := [e.id for e in islice(before, _WALK)]):
             for id in ids:
-                content = events[id].content
+                if id not in known:
+                    known |= await self.events(history, [i for i in ids if i not in known])
+                content = known[id].content
                 assert isinstance(content, Checkpoint)
                 for e in content.manifest:
                     name = (e.channel, e.version)
                     if name in open_ and not isinstance(e.content, ByVersion):
                         found[name] = e.content
                         open_.discard(name)
-            if not open_:
-                break
+                if not open_:
+                    break
         return tuple(
             structs.replace(e, content=found.get((e.channel, e.version), EMPTY))
             if isinstance(e.content, ByVersion)
