@@ -197,8 +197,8 @@ class Tombstones:
         driver = self._cassandra._parts.session._open_driver
         asked, send = [], driver.execute_async
 
-        def traced(statement: Any) -> Any:
-            response = send(statement, trace=True)
+        def traced(statement: Any, **how: Any) -> Any:
+            response = send(statement, trace=True, **how)
             asked.append(response)
             return response
 
