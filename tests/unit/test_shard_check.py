@@ -15,10 +15,12 @@ import pytest
 from checkpoint_router.backends.cassandra import check as cassandra_check
 from checkpoint_router.backends.cassandra.check import CassandraShard
 from checkpoint_router.backends.cassandra.listings import Listings
+from checkpoint_router.backends.cassandra.session import Session
+from checkpoint_router.backends.cassandra.statements import Name
 from checkpoint_router.backends.redis import check as redis_check
 from checkpoint_router.backends.redis import layout
 from checkpoint_router.backends.sqlite import check as sqlite_check
-from checkpoint_router.core.errors import InvalidArgument
+from checkpoint_router.core.errors import InvalidArgument, Unavailable
 from checkpoint_router.core.ids import ThreadKey, slot_of
 from checkpoint_router.server.diagnose import check
 from checkpoint_router.storage.port import Erase, Storage, Stored
@@ -223,6 +225,28 @@ async def test_a_look_that_stops_goes_on_from_its_cursor_and_reads_each_thread_o
     assert sorted(map(repr, in_parts)) == sorted(map(repr, whole.faults))
     with pytest.raises(InvalidArgument, match="no cursor of a look through"):
         await look(url, begin="another:7")
+
+
+async def test_a_cassandra_that_is_away_while_names_are_read_costs_none_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its silence is a fake: which of many requests meets it cannot be had otherwise."""
+    url, threads = servers.cassandra("check"), 9
+    async with router_on(url) as storage:
+        keys = [ThreadKey("acme", f"thread {number}") for number in range(threads)]
+        await asyncio.gather(*(damage.fill(storage, key) for key in keys))
+    read = Session.read
+    failed: list[Name] = []
+
+    def fails_once(session: Session, asked: Name, *values: Any) -> Any:
+        if asked is Name.ALL_THREADS and not failed:
+            failed.append(asked)
+            raise Unavailable("Cassandra did not serve a request.")
+        return read(session, asked, *values)
+
+    monkeypatch.setattr(Session, "read", fails_once)
+    report = await look(url)
+    assert (report.threads, report.faults, len(failed)) == (threads, [], 1)
 
 
 def _lose_all_lists(engine: Engine, url: str) -> None:

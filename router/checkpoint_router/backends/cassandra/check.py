@@ -97,6 +97,8 @@ class CassandraShard:
         """What is remembered: of the slots from `_first` on, up to `_end`, each thread, with the
         rows of lists that name it and may lead to nothing."""
         self._first = self._end = 0
+        self._scanned = range(0)
+        """The same slots, when all of them was read."""
         self._held = 0
         """Names and rows that are remembered."""
         self._later = 0
@@ -113,7 +115,7 @@ class CassandraShard:
         while not numbers:
             if begin >= SLOTS:
                 return None
-            if not self._first <= begin < self._end:
+            if begin not in self._scanned:
                 await self._scan(begin)
             numbers = sorted(number for number in self._slots if number >= begin)
             begin = numbers[0] if numbers else self._end
@@ -130,6 +132,7 @@ class CassandraShard:
         """Remembers as many slots from `first` on as there is room for: Cassandra has the names in
         no order of ours, so all are read each time."""
         self._slots.clear()
+        self._scanned = range(0)
         self._first, self._end = first, SLOTS
         self._held = self._later = 0
         async for tenant, name, _, _ in self._pages(Name.ALL_THREADS, (), _BEFORE_ALL):
@@ -138,6 +141,7 @@ class CassandraShard:
             kind = "s" if not tenant else part_of(part)[0]
             if kind in "stc":
                 await self._scan_list(tenant, part, kind)
+        self._scanned = range(first, self._end)
 
     async def _scan_list(self, tenant: str, part: str, kind: str) -> None:
         events: list[Row] = []
