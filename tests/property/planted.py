@@ -19,7 +19,7 @@ from .world import Action, Broken, World
 Plant = Callable[[pytest.MonkeyPatch], None]
 SEEDS = 100
 """Of the histories that `test_every_invariant_on_seeded_histories` finds nothing in. The fault that
-hides longest is met by the 81st."""
+hides longest is met by the 82nd."""
 
 Search = Callable[[], str | None]
 
